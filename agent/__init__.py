@@ -1,0 +1,1 @@
+"""The search: proposers, sandbox, loop, ledger, views, export."""

@@ -1,0 +1,1 @@
+"""Taking a candidate away, and checking what was taken."""
