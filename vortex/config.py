@@ -1,0 +1,113 @@
+"""The settings of a sparse deployment, with the published names, defaults and checks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, field_validator, model_validator
+
+from vortex.errors import ConfigError, unknown
+
+if TYPE_CHECKING:
+    from vortex.graph.model import FlowGraph
+
+Dtype = Literal["bfloat16", "float16", "float32", "fp8_e4m3", "fp8_e5m2"]
+
+UNSUPPORTED = ("host_kv_gb", "host_kv_pool_blocks", "host_kv_policy", "kv_int4")
+"""Fields of later published versions. Any value but "off" is refused by name."""
+
+
+class VortexConfig(BaseModel):
+    """A checked, immutable set of knobs. `pydantic.ValidationError` (a ValueError) names every bad field.
+
+    Blocks are counted in units of `block_size` tokens; `topk_val` excludes the reserved blocks.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    module_path: str | None = None
+    """Flow file; relative to the working directory, or to the JSON file the config was read from."""
+    module_name: str | None = None
+    """Registered name of the flow."""
+    topk_val: StrictInt = Field(30, ge=1)
+    topk_ratio: float = Field(0.0, ge=0.0, le=1.0)
+    max_topk_val: StrictInt | None = Field(None, ge=1)
+    layers_skip: tuple[StrictInt, ...] | None = None
+    block_reserved_bos: StrictInt = Field(1, ge=1)
+    block_reserved_eos: StrictInt = Field(1, ge=1)
+    max_seq_lens: StrictInt = -1
+    block_size: StrictInt | None = Field(None, ge=1)
+    workload_chunk_size: StrictInt = Field(32, ge=1)
+    dtype: Dtype = "bfloat16"
+    compilation_cache_dir: str | None = None
+    schedule_policy: str | None = None
+    attention_backend: Literal["flashinfer", "trtllm"] = "flashinfer"
+    impl_backend: Literal["triton", "cuda"] = "triton"
+    use_tensor_core: StrictBool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_fields(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        known = dict(data)
+        for name in UNSUPPORTED:
+            if known.pop(name, None) not in (None, 0, False):
+                raise ValueError(f"{name} is not supported: leave it out")
+        for name in known:
+            if name not in cls.model_fields:
+                raise ValueError(unknown("field", str(name), cls.model_fields))
+        return known
+
+    @field_validator("layers_skip", mode="after")
+    @classmethod
+    def _layer_ids(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if not value:
+            return None
+        if min(value) < 0:
+            raise ValueError(f"layer ids start at 0, got {min(value)}")
+        return tuple(sorted(set(value)))
+
+    @field_validator("block_size", "workload_chunk_size", mode="after")
+    @classmethod
+    def _power_of_two(cls, value: int | None) -> int | None:
+        if value is not None and value & (value - 1):
+            raise ValueError(f"must be a power of two, got {value}")
+        return value
+
+    @field_validator("max_seq_lens", mode="after")
+    @classmethod
+    def _length(cls, value: int) -> int:
+        if value != -1 and value < 1:
+            raise ValueError(f"must be at least 1, or -1 for the model's context length, got {value}")
+        return value
+
+    @model_validator(mode="after")
+    def _together(self) -> VortexConfig:
+        if self.max_topk_val is not None and self.max_topk_val < self.topk_val:
+            raise ValueError(f"max_topk_val={self.max_topk_val} is below topk_val={self.topk_val}")
+        if self.use_tensor_core and self.impl_backend != "triton":
+            raise ValueError(f"use_tensor_core needs impl_backend='triton', got {self.impl_backend!r}")
+        return self
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> VortexConfig:
+        """Read a JSON file; a relative `module_path` that is not in the working directory is the file's neighbour."""
+        path = Path(path)
+        config = cls.model_validate(json.loads(path.read_text()))
+        module = config.module_path
+        if module is None or Path(module).is_absolute() or Path(module).exists():
+            return config
+        return config.model_copy(update={"module_path": str(path.parent / module)})
+
+    def load_graph(self) -> FlowGraph:
+        """Trace the flow that `module_name` (and `module_path`) name. Trusted code only: the file is imported."""
+        from vortex.flow import build_vflow, trace_flow
+
+        if self.module_name is None:
+            raise ConfigError("module_name is missing: name the registered flow to run")
+        flow = build_vflow(self.module_name, user_file=self.module_path)
+        return trace_flow(flow, block_size=self.block_size or 16)

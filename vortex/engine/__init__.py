@@ -1,0 +1,1 @@
+"""Engines: each adapts one serving library to `vortex.runtime`."""

@@ -1,0 +1,1 @@
+"""SGLang engine. Importing this package needs no SGLang."""
