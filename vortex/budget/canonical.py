@@ -1,8 +1,8 @@
 """A policy's normal form: one pure expression graph, so that two texts of one rule have one identity.
 
 Branches become selections and locals are substituted (every expression is total, so computing both sides is
-harmless), constants fold, operands of commutative ints and comparisons are put in order, equal parts are shared.
-Names, comments, spacing, const, parentheses, if/else against ?: and unused locals leave no trace.
+harmless), constants fold, operands of commutative ints and comparisons are put in order, equal parts are
+shared. Names, comments, spacing, const, parentheses, if/else against ?: and unused locals leave no trace.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def canonical(tree: Tree) -> str:
 
 
 def _ordered(root: Node) -> list[Node]:
-    """Every distinct node after its operands; a loop, as a chain of assignments is deeper than Python's stack."""
+    """Every distinct node after its operands; no recursion: assignments chain deeper than the stack."""
     order: dict[str, Node] = {}
     stack = [(root, False)]
     while stack:

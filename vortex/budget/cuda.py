@@ -1,8 +1,8 @@
 """A policy tree as CUDA C++, written from the tree alone.
 
-The `_rn` and `_rz` intrinsics keep the compiler from contracting a product and a sum into an fma, and unsigned
-arithmetic keeps int overflow defined, so that the device computes what `scalar.py` computes. Compile without
-`-ftz=true` or `--use_fast_math`: those change what small numbers mean.
+The `_rn` and `_rz` intrinsics keep the compiler from contracting a product and a sum into an fma, and
+unsigned arithmetic keeps int overflow defined, so that the device computes what `scalar.py` computes.
+Compile without `-ftz=true` or `--use_fast_math`: those change what small numbers mean.
 """
 
 from __future__ import annotations

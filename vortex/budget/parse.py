@@ -1,8 +1,9 @@
 """`schedule_policy` text to a checked tree, by tree-sitter's C++ grammar and an allow-list.
 
-The text is read as the body of one function. Every syntax node must be one that these files name, with exactly
-the children that they expect; whatever else the grammar knows (loops, pointers, lambdas, attributes, preprocessor
-lines, asm, a second function) is refused where it stands. Nothing downstream sees the text again.
+The text is read as the body of one function. Every syntax node must be one that these files name, with
+exactly the children that they expect; whatever else the grammar knows (loops, pointers, lambdas,
+attributes, preprocessor lines, asm, a second function) is refused where it stands. Nothing downstream sees
+the text again.
 """
 
 from __future__ import annotations

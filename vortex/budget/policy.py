@@ -77,7 +77,7 @@ class BudgetConfig(Protocol):
 def chosen_blocks(policy: Policy | None, n: NDArray[Any], config: BudgetConfig) -> NDArray[np.int64]:
     """Blocks that attention reads of rows with `n` blocks, `[rows]` to `[rows]`; None is the default policy.
 
-    The policy's result is cut to `max_topk_val + bos + eos`, raised to `bos + eos + 1`, and never more than n.
+    The policy's result is cut to `max_topk_val + bos + eos`, raised to `bos + eos + 1`, and at most n.
     A row whose result is n is dense.
     """
     blocks = np.asarray(n, dtype=np.int64)

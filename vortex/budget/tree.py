@@ -1,7 +1,8 @@
-"""The checked tree of a budget policy: typed expressions over int32, float32, float64 and bool, three statements.
+"""The checked tree of a budget policy: typed expressions over int, float, double and bool, three statements.
 
-Every operator takes operands of one type; the parser writes C's conversions out as `Cast`. All expressions are
-total (no traps, no undefined values), so that a tree means the same on the CPU, vectorised, and on a GPU:
+Every operator takes operands of one type; the parser writes C's conversions out as `Cast`. All expressions
+are total (no traps, no undefined values), so that a tree means the same on the CPU, vectorised, and on a
+GPU:
 
 * int is 32 bits, two's complement; `+ - *`, unary minus and `abs` wrap around.
 * `/` and `%` of ints truncate towards zero; `x / 0` is 0 and `x % 0` is x.
