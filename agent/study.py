@@ -1,0 +1,151 @@
+"""Optuna's part: a multi-objective TPE study over the knobs, with the accuracy floor as a constraint.
+
+The ledger is the truth; the study lives in memory and is rebuilt from measurements. It sees a bounded window of
+them, the front and the newest: the cost of a suggestion grows with what it sees.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from search_spaces.knobs import Knobs, KnobSpace
+from search_spaces.objectives import DIRECTIONS, Objectives, dominates
+
+WINDOW = 100
+STARTUP = 10
+_ORDERED = ("block_size", "topk_ratio", "bos", "eos")
+_UNORDERED = ("layers_skip", "policy")
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@dataclass(frozen=True)
+class Told:
+    """One measurement as the study keeps it: accuracy in [0, 1], bytes per decode step."""
+
+    knobs: Knobs
+    accuracy: float
+    bytes: float
+
+
+class KnobStudy:
+    """Suggests knobs. Not thread-safe.
+
+    Args:
+        dense_accuracy: of the same prompts; the floor lies below it.
+        seed: of the run. `told` measurements and the seed decide the next suggestions.
+    """
+
+    def __init__(
+        self,
+        space: KnobSpace,
+        objectives: Objectives,
+        dense_accuracy: float,
+        seed: int,
+        told: Sequence[Told] = (),
+        window: int = WINDOW,
+    ) -> None:
+        self._space = space
+        self._objectives = objectives
+        self._dense_accuracy = dense_accuracy
+        self._seed = seed
+        self._window = window
+        self._distributions = _distributions(space)
+        self._front: list[Told] = []
+        self._recent: deque[Told] = deque(maxlen=window)
+        self._asked = 0
+        for one in told:
+            self._keep(one)
+        self._study = self._rebuilt()
+
+    def suggest(self) -> Knobs:
+        """The next knobs to try."""
+        if len(self._study.get_trials(deepcopy=False)) > 2 * self._window:
+            self._study = self._rebuilt()
+        self._asked += 1
+        trial = self._study.ask(self._distributions)
+        # The proposer may choose other knobs than these: what is told is what was measured, as a new trial.
+        self._study.tell(trial, state=TrialState.FAIL)
+        return self._knobs(trial.params)
+
+    def tell(self, knobs: Knobs, accuracy: float, traffic: float) -> None:
+        """Learn from a measurement. Knobs with a policy or layers outside the menus teach nothing here."""
+        told = Told(knobs, accuracy, traffic)
+        self._keep(told)
+        trial = self._trial(told)
+        if trial is not None:
+            self._study.add_trial(trial)
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        """The completed trials that the next suggestion is made from."""
+        return self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+
+    def _keep(self, told: Told) -> None:
+        self._recent.append(told)
+        if not any(dominates(other, told) for other in self._front):
+            self._front = [other for other in self._front if not dominates(told, other)][-self._window :] + [
+                told
+            ]
+
+    def _rebuilt(self) -> optuna.Study:
+        sampler = optuna.samplers.TPESampler(
+            seed=(self._seed * 1_000_003 + self._asked + len(self._recent)) % 2**32,
+            multivariate=True,
+            n_startup_trials=STARTUP,
+        )
+        study = optuna.create_study(directions=list(DIRECTIONS), sampler=sampler)
+        recent = list(self._recent)
+        kept = [told for told in self._front if not any(told is other for other in recent)] + recent
+        study.add_trials([trial for told in kept if (trial := self._trial(told)) is not None])
+        return study
+
+    def _trial(self, told: Told) -> FrozenTrial | None:
+        params = self._params(told.knobs)
+        if params is None:
+            return None
+        return create_trial(
+            params=params,
+            distributions=self._distributions,
+            values=[told.accuracy, told.bytes],
+            constraints={"accuracy floor": self._objectives.constraint(told.accuracy, self._dense_accuracy)},
+        )
+
+    def _params(self, knobs: Knobs) -> dict[str, Any] | None:
+        params: dict[str, Any] = {
+            "topk_val": min(max(knobs.topk_val, self._space.topk_low), self._space.topk_high)
+        }
+        for name in _ORDERED:
+            menu: Sequence[float] = getattr(self._space, name)
+            value: float = getattr(knobs, name)
+            params[name] = min(range(len(menu)), key=lambda i: abs(menu[i] - value))
+        for name in _UNORDERED:
+            choices: Sequence[object] = getattr(self._space, name)
+            chosen: object = getattr(knobs, name)
+            if chosen not in choices:
+                return None
+            params[name] = choices.index(chosen)
+        return params
+
+    def _knobs(self, params: dict[str, Any]) -> Knobs:
+        menus = {name: getattr(self._space, name)[params[name]] for name in (*_ORDERED, *_UNORDERED)}
+        return Knobs(topk_val=params["topk_val"], **menus)
+
+
+def _distributions(space: KnobSpace) -> dict[str, BaseDistribution]:
+    # Menus are positions: steps of an ordered menu are neighbours to TPE, whatever their values.
+    found: dict[str, BaseDistribution] = {
+        "topk_val": IntDistribution(space.topk_low, space.topk_high, log=True)
+    }
+    for name in _ORDERED:
+        found[name] = IntDistribution(0, len(getattr(space, name)) - 1)
+    for name in _UNORDERED:
+        found[name] = CategoricalDistribution(tuple(range(len(getattr(space, name)))))
+    return found
