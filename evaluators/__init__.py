@@ -1,1 +1,2 @@
-"""Measurements of sparse-attention programs: RULER, the probe model, measurement, and the workers that run it."""
+"""Measurements of sparse-attention programs: RULER, the probe model, measurement, and the workers that run
+it."""

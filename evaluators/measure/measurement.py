@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from evaluators.measure.environment import Environment
+from evaluators.measure.environment import Environment, current_environment
 from evaluators.measure.samples import PromptKey, SampleResult
 
 Split = Literal["gate", "search", "heldout"]
@@ -55,7 +55,9 @@ class Measurement(BaseModel):
         for name, mean in zip(names, means(self.samples), strict=True):
             value = getattr(self, name)
             if abs(value - mean) > 1e-6 * max(1.0, abs(mean)):
-                raise ValueError(f"{name}={value} is not the mean of its samples, {mean}: use `summarise`")
+                raise ValueError(
+                    f"{name}={value} is not the mean of its samples, {mean}: use `measurement_of`"
+                )
         return self
 
     @property
@@ -101,25 +103,53 @@ def means(samples: Sequence[SampleResult]) -> tuple[float, float, float]:
     return accuracy, traffic, dense
 
 
+def measurement_of(
+    samples: Sequence[SampleResult],
+    *,
+    split: Split,
+    workload: str,
+    model: str,
+    engine: str,
+    device: str,
+    length: int,
+    seconds: float,
+    tasks_excluded: Sequence[ExcludedTask] = (),
+    environment: Environment | None = None,
+) -> Measurement:
+    """The measurement that these samples make; `environment` is this process's unless given."""
+    accuracy, traffic, dense = means(samples)
+    return Measurement(
+        split=split,
+        workload=workload,
+        model=model,
+        engine=engine,
+        device=device,
+        length=length,
+        samples=tuple(samples),
+        accuracy=accuracy,
+        bytes_per_step=traffic,
+        dense_bytes_per_step=dense,
+        tasks_counted=tuple(dict.fromkeys(sample.task for sample in samples)),
+        tasks_excluded=tuple(tasks_excluded),
+        seconds=seconds,
+        environment=environment or current_environment(),
+    )
+
+
 def summarise(
     samples: Sequence[SampleResult], *, like: Measurement, split: Split, seconds: float
 ) -> Measurement:
     """A measurement of these samples with everything else as in `like`."""
-    accuracy, traffic, dense = means(samples)
-    return Measurement(
+    return measurement_of(
+        samples,
         split=split,
         workload=like.workload,
         model=like.model,
         engine=like.engine,
         device=like.device,
         length=like.length,
-        samples=tuple(samples),
-        accuracy=accuracy,
-        bytes_per_step=traffic,
-        dense_bytes_per_step=dense,
-        tasks_counted=tuple(dict.fromkeys(sample.task for sample in samples)),
-        tasks_excluded=like.tasks_excluded,
         seconds=seconds,
+        tasks_excluded=like.tasks_excluded,
         environment=like.environment,
     )
 
