@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from search_spaces.knobs import Knobs
 
 if TYPE_CHECKING:
-    from vortex.config import VortexConfig
     from vortex.graph.model import FlowGraph
+
+    from vortex.config import VortexConfig
 
 
 @dataclass(frozen=True)
@@ -40,16 +41,19 @@ class Candidate:
         """The published config with these knobs; `module_name` is the registered flow's name."""
         from vortex.config import VortexConfig
 
-        return VortexConfig(
-            module_name=module_name,
-            module_path=module_path,
-            block_size=self.knobs.block_size,
-            topk_val=self.knobs.topk_val,
-            topk_ratio=self.knobs.topk_ratio,
-            block_reserved_bos=self.knobs.bos,
-            block_reserved_eos=self.knobs.eos,
-            layers_skip=list(self.knobs.layers_skip) or None,
-            schedule_policy=self.knobs.policy,
+        knobs = self.knobs
+        return VortexConfig.model_validate(
+            {
+                "module_name": module_name,
+                "module_path": module_path,
+                "block_size": knobs.block_size,
+                "topk_val": knobs.topk_val,
+                "topk_ratio": knobs.topk_ratio,
+                "block_reserved_bos": knobs.bos,
+                "block_reserved_eos": knobs.eos,
+                "layers_skip": knobs.layers_skip or None,
+                "schedule_policy": knobs.policy,
+            }
         )
 
 
@@ -57,21 +61,10 @@ def canonical_policy(policy: str | None) -> str | None:
     """The policy's stable text, None for the default one however it is spelled. Raises PolicyError."""
     if policy is None:
         return None
-    from vortex.budget import DEFAULT_POLICY, parse_policy
+    from vortex.budget import parse_policy
 
-    text = parse_policy(policy).canonical()
-    default = DEFAULT_POLICY if isinstance(DEFAULT_POLICY, str) else DEFAULT_POLICY.canonical()
-    return None if text in (default, _default_canonical()) else text
-
-
-def _default_canonical() -> str:
-    from vortex.budget import DEFAULT_POLICY, parse_policy
-
-    return (
-        parse_policy(DEFAULT_POLICY).canonical()
-        if isinstance(DEFAULT_POLICY, str)
-        else DEFAULT_POLICY.canonical()
-    )
+    parsed = parse_policy(policy)
+    return None if parsed.is_default else parsed.canonical()
 
 
 def _canonical(knobs: Knobs) -> dict[str, object]:

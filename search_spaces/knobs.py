@@ -122,12 +122,19 @@ class KnobSpace(BaseModel):
             changed = self._step(changed, name, rng)
         return changed if changed != knobs else self._step(knobs, "topk_val", rng)
 
-    def contains(self, knobs: Knobs) -> bool:
-        """Whether every knob is one that this space would try."""
-        menus = all(
-            getattr(knobs, name) in getattr(self, name) for name in KNOB_NAMES if name not in ("topk_val",)
-        )
-        return menus and self.topk_low <= knobs.topk_val <= self.topk_high
+    def problems(self, knobs: Knobs) -> list[str]:
+        """Why the knobs are outside this space, one line each; any policy and any ratio up to the largest
+        is inside."""
+        found = [
+            f"{name} {_show(getattr(knobs, name))} is not one of {[_show(x) for x in getattr(self, name)]}"
+            for name in ("block_size", "bos", "eos", "layers_skip")
+            if getattr(knobs, name) not in getattr(self, name)
+        ]
+        if not self.topk_low <= knobs.topk_val <= self.topk_high:
+            found.append(f"topk_val {knobs.topk_val} is not in {self.topk_low}..{self.topk_high}")
+        if knobs.topk_ratio > max(self.topk_ratio):
+            found.append(f"topk_ratio {knobs.topk_ratio:g} is above {max(self.topk_ratio):g}")
+        return found
 
     def describe(self) -> str:
         """One line a knob, for a prompt or a report."""
@@ -137,7 +144,7 @@ class KnobSpace(BaseModel):
             f"topk_ratio: 0 to {max(self.topk_ratio):g}",
             f"bos: one of {list(self.bos)} blocks always kept at the front",
             f"eos: one of {list(self.eos)} blocks always kept at the end",
-            f"layers_skip: one of {[list(x) for x in self.layers_skip]} (dense layers, at the cost of dense ones)",
+            f"layers_skip: one of {[list(x) for x in self.layers_skip]} (dense layers)",
         ]
         return "\n".join(lines)
 
@@ -168,3 +175,7 @@ class KnobSpace(BaseModel):
 
 def _mostly_first(rng: random.Random, menu: tuple[_T, ...]) -> _T:
     return menu[0] if rng.random() < 0.5 else rng.choice(menu)
+
+
+def _show(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value

@@ -59,12 +59,12 @@ def crowding(points: Sequence[Point]) -> list[float]:
     result = [0.0] * len(points)
     if len(points) < 3:
         return [float("inf")] * len(points)
-    for value in (lambda p: p.accuracy, lambda p: p.bytes):
-        order = sorted(range(len(points)), key=lambda i: value(points[i]))
-        spread = value(points[order[-1]]) - value(points[order[0]])
+    for values in ([p.accuracy for p in points], [p.bytes for p in points]):
+        order = sorted(range(len(points)), key=values.__getitem__)
+        spread = values[order[-1]] - values[order[0]]
         result[order[0]] = result[order[-1]] = float("inf")
         if spread <= 0:
             continue
         for before, at, after in zip(order, order[1:], order[2:], strict=False):
-            result[at] += (value(points[after]) - value(points[before])) / spread
+            result[at] += (values[after] - values[before]) / spread
     return result

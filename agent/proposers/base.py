@@ -74,21 +74,23 @@ class SearchView:
     dense_bytes: float | None = None
     floor: float = 0.05
     prompt_tokens: int | None = None
-    """Length of the prompts that are measured, in tokens."""
+    recent: tuple[Known, ...] = ()
 
 
 @dataclass(frozen=True)
 class LLMCall:
-    """One request to a model service, as the ledger keeps it. The texts never hold the key.
+    """One request to a model service, as the ledger keeps it. No text in it holds the key.
 
-    cost: US dollars, None where the model's price is unknown. status: "ok", or what went wrong.
+    status: "ok", "empty", "unusable", "timeout", "connection" or "http <code>"; error: what went wrong,
+    in words. cost: US dollars, None where the model's price is unknown. retries: requests sent in vain
+    before this answer.
     """
 
     model: str
     purpose: Literal["propose", "repair", "again"]
     status: str
-    prompt: str
-    answer: str
+    answer: str = ""
+    error: str | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost: float | None = None
