@@ -1,4 +1,4 @@
-"""A scripted OpenAI-compatible service over real HTTP: it answers what its script says and keeps what it was asked."""
+"""A scripted OpenAI-compatible service over real HTTP that keeps what it was asked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Reply:
-    """One reply. `content` becomes a chat completion unless `body` says exactly what to send. delay: seconds."""
+    """One reply. `content` becomes a chat completion unless `body` says what to send. delay: seconds."""
 
     content: str | None = ""
     status: int = 200
