@@ -76,11 +76,13 @@ class PageTable:
     def select(self, rows: np.ndarray) -> PageTable:
         return PageTable(self.pages[rows], self.counts[rows])
 
-    def append(self, pages: np.ndarray) -> PageTable:
-        """Give one more page to every row."""
+    def append(self, rows: np.ndarray, pages: np.ndarray) -> PageTable:
+        """Give `rows[i]` the page `pages[i]` as its next one."""
+        counts = self.counts.copy()
         wide = np.pad(self.pages, ((0, 0), (0, 1)))
-        wide[np.arange(self.rows), self.counts] = pages
-        return PageTable(wide[:, : int(self.counts.max()) + 1], self.counts + 1)
+        wide[rows, counts[rows]] = pages
+        counts[rows] += 1
+        return PageTable(wide[:, : int(counts.max())], counts)
 
     def slots(self, positions: np.ndarray) -> np.ndarray:
         """Token slots of one position of every row, `[rows]`."""

@@ -1,0 +1,99 @@
+"""Decode attention of one query token per row, with the query heads of a group as the rows of a matrix.
+
+K and V are never repeated over query heads: that would read the cache `group` times.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from vortex.runtime.plan import SparseRows
+from vortex.runtime.pool import PAGE, KVPool, PageTable
+
+CHUNK_BYTES = 4 << 20
+"""K and V gathered at a time: small enough to be still in the cache when the products read them."""
+
+
+class Workspace:
+    """Buffers that live as long as a decode: a step allocates nothing of the size of the cache."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, torch.Tensor] = {}
+
+    def take(self, name: str, shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+        """An uninitialised tensor of `shape`; the same name returns the same memory."""
+        size = int(np.prod(shape))
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.numel() < size or buffer.dtype != like.dtype or buffer.device != like.device:
+            buffer = torch.empty(size, dtype=like.dtype, device=like.device)
+            self._buffers[name] = buffer
+        return buffer[:size].view(shape)
+
+
+def sparse_attention(
+    q: torch.Tensor,
+    pool: KVPool,
+    blocks: torch.Tensor,
+    given: SparseRows,
+    block_size: int,
+    scale: float,
+    work: Workspace,
+) -> torch.Tensor:
+    """Attention of `q [rows, group, head_dim]` over the block ids `blocks [rows, width]`, the true last block of a
+    row last; only the first `given.tokens [rows]` tokens of the list count. Reads these blocks and nothing else of the pool.
+    """
+    rows, width = blocks.shape
+    group, dim = q.shape[1:]
+    k_blocks, v_blocks = (x.view(-1, block_size * dim) for x in (pool.k, pool.v))
+    chunk = max(1, min(rows, CHUNK_BYTES // (2 * width * block_size * dim * pool.k.itemsize)))
+    if q.is_cuda:
+        chunk = rows
+    span = width * block_size
+    out = torch.empty_like(q)
+    scaled = q * scale
+    for first in range(0, rows, chunk):
+        last = min(rows, first + chunk)
+        count = last - first
+        ids = blocks[first:last].reshape(-1)
+        k = work.take("k", (count * width, block_size * dim), pool.k)
+        v = work.take("v", (count * width, block_size * dim), pool.v)
+        torch.index_select(k_blocks, 0, ids, out=k)
+        torch.index_select(v_blocks, 0, ids, out=v)
+        logits = work.take("logits", (count, group, span), q)
+        torch.bmm(scaled[first:last], k.view(count, span, dim).transpose(1, 2), out=logits)
+        logits[:, :, given.full :].masked_fill_(given.beyond[first:last, None], -torch.inf)
+        torch.bmm(torch.softmax(logits, -1), v.view(count, span, dim), out=out[first:last])
+    return out
+
+
+def dense_attention(
+    q: torch.Tensor, pool: KVPool, pages: PageTable, seq_len: np.ndarray, heads: int, scale: float
+) -> torch.Tensor:
+    """Attention of `q [rows, group, head_dim]` over all `seq_len [rows]` tokens of each row.
+
+    Rows `heads * i .. heads * i + heads - 1` are one request and share a length. Consecutive pages are read in place.
+    """
+    out = torch.empty_like(q)
+    scaled = q * scale
+    runs = pages.runs()
+    for first in range(0, len(seq_len), heads):
+        rows = slice(first, first + heads)
+        k, v = (_tokens(x, pages, runs, first, heads, int(seq_len[first])) for x in (pool.k, pool.v))
+        weights = torch.softmax(torch.bmm(scaled[rows], k.transpose(1, 2)), -1)
+        torch.bmm(weights, v, out=out[rows])
+    return out
+
+
+def _tokens(
+    data: torch.Tensor, pages: PageTable, runs: np.ndarray, first: int, heads: int, length: int
+) -> torch.Tensor:
+    """The first `length` tokens of `heads` rows, `[heads, length, head_dim]`."""
+    starts = runs[first : first + heads]
+    steps = np.diff(starts)
+    dim = data.shape[1]
+    if (starts >= 0).all() and (len(steps) == 0 or (steps == steps[0]).all()) and (steps >= 0).all():
+        step = int(steps[0]) * PAGE if len(steps) else 0
+        return data.as_strided((heads, length, dim), (step * dim, dim, 1), int(starts[0]) * PAGE * dim)
+    owned = torch.from_numpy(pages.pages[first : first + heads, : -(-length // PAGE)].reshape(-1)).to(data.device)
+    return data.view(-1, PAGE * dim).index_select(0, owned).view(heads, -1, dim)[:, :length]
