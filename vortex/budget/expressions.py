@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from vortex.budget.cursor import ALLOWED, Cursor
 from vortex.budget.scalar import round32
 from vortex.budget.tree import PARAMETERS, Cast, Const, CType, Expr, Op, Var
+from vortex.errors import unknown
 
 if TYPE_CHECKING:
     from tree_sitter import Node
@@ -21,10 +22,10 @@ _LOGIC = {"&&", "||"}
 _RANK = {CType.BOOL: 0, CType.INT: 1, CType.FLOAT: 2, CType.DOUBLE: 3}
 ARITY = {"min": 2, "max": 2, "abs": 1, "sqrtf": 1, "log2f": 1}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_INTEGER = re.compile(
-    r"[+-]?(?:0|[1-9][0-9]*|0[xX][0-9a-fA-F]+|0[bB][01]+)"
-)  # the grammar's numbers carry a sign
-_FLOATING = re.compile(r"([+-]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|[0-9]+[eE][+-]?[0-9]+)([fF]?)")
+# The grammar's number literals carry their sign.
+_INTEGER = re.compile(r"[+-]?(?:0|[1-9][0-9]*|0[xX][0-9a-fA-F]+|0[bB][01]+)")
+_EXPONENT = r"[eE][+-]?[0-9]+"
+_FLOATING = re.compile(rf"([+-]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:{_EXPONENT})?|[0-9]+{_EXPONENT}))([fF]?)")
 
 
 def cast(value: Expr, type: CType) -> Expr:
@@ -53,8 +54,7 @@ class ExpressionReader(Cursor):
         for scope in reversed(self.scopes):
             if name in scope:
                 return scope[name]
-        known = ", ".join(n for scope in self.scopes for n in scope)
-        self.refuse(node, f"unknown name {name!r}; known here: {known}")
+        self.refuse(node, unknown("name", name, [n for scope in self.scopes for n in scope]))
 
     def ctype(self, node: Node) -> CType:
         text = self.text(node)
@@ -92,6 +92,8 @@ class ExpressionReader(Cursor):
                 return self.select(condition, self.expression(a), self.expression(b))
             case "cast_expression":
                 descriptor, value = self.expect(node, "(", "type_descriptor", ")", "*")[1::2]
+                if descriptor.children and descriptor.children[0].type == "type_identifier":
+                    self.refuse(node, f"({self.text(descriptor)}) reads as a cast: drop its parentheses")
                 type = self.ctype(self.expect(descriptor, "primitive_type")[0])
                 return cast(self.expression(value), type)
             case "call_expression":

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from vortex.budget.cursor import MAX_DEPTH
 from vortex.budget.expressions import ARITHMETIC, ARITY, INT_ONLY, ExpressionReader, cast
 from vortex.budget.tree import PARAMETERS, Assign, Const, CType, If, Return, Stmt, Tree, Var, returns
 from vortex.errors import PolicyError
@@ -47,7 +48,31 @@ def parse_tree(text: str) -> Tree:
         raise PolicyError(f"the policy has {len(body)} bytes; at most {MAX_BYTES} are read", row=1, column=1)
     parameters = ", ".join(f"{t} {name}" for name, t in PARAMETERS)
     source = f"int schedule_policy({parameters}) {{\n".encode() + body + b"\n}\n"
-    return _Reader(source).function(_parser().parse(source).root_node)
+    for _ in range(MAX_DEPTH):
+        root = _parser().parse(source).root_node
+        clearer = _without_false_casts(source, root)
+        if clearer == source:
+            break
+        source = clearer
+    return _Reader(source).function(root)
+
+
+def _without_false_casts(source: bytes, root: Node) -> bytes:
+    """Blanks the parentheses of `(name)` where the grammar, which knows no names, takes them for a cast.
+
+    `(a) & b` is such a place. Parentheses around one name mean nothing, and no type that a policy may cast
+    to is a mere name, so that this changes no meaning.
+    """
+    text = bytearray(source)
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        stack.extend(node.children)
+        if node.type == "type_descriptor" and [c.type for c in node.children] == ["type_identifier"]:
+            before, after = node.prev_sibling, node.next_sibling
+            if before is not None and after is not None and before.type == "(" and after.type == ")":
+                text[before.start_byte] = text[after.start_byte] = ord(" ")
+    return bytes(text)
 
 
 class _Reader(ExpressionReader):
