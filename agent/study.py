@@ -1,7 +1,7 @@
 """Optuna's part: a multi-objective TPE study over the knobs, with the accuracy floor as a constraint.
 
-The ledger is the truth; the study lives in memory and is rebuilt from measurements. It sees a bounded window of
-them, the front and the newest: the cost of a suggestion grows with what it sees.
+The ledger is the truth; the study lives in memory and is rebuilt from measurements. It sees a bounded window
+of them, the front and the newest: the cost of a suggestion grows with what it sees.
 """
 
 from __future__ import annotations
@@ -91,9 +91,8 @@ class KnobStudy:
     def _keep(self, told: Told) -> None:
         self._recent.append(told)
         if not any(dominates(other, told) for other in self._front):
-            self._front = [other for other in self._front if not dominates(told, other)][-self._window :] + [
-                told
-            ]
+            kept = [other for other in self._front if not dominates(told, other)]
+            self._front = [*kept[-self._window + 1 :], told]
 
     def _rebuilt(self) -> optuna.Study:
         sampler = optuna.samplers.TPESampler(
@@ -101,7 +100,9 @@ class KnobStudy:
             multivariate=True,
             n_startup_trials=STARTUP,
         )
-        study = optuna.create_study(directions=list(DIRECTIONS), sampler=sampler)
+        study = optuna.create_study(
+            directions=[optuna.study.StudyDirection[name.upper()] for name in DIRECTIONS], sampler=sampler
+        )
         recent = list(self._recent)
         kept = [told for told in self._front if not any(told is other for other in recent)] + recent
         study.add_trials([trial for told in kept if (trial := self._trial(told)) is not None])

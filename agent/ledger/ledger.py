@@ -61,15 +61,22 @@ class Ledger:
     # -- runs --
 
     def create_run(
-        self, name: str, settings: str, workload: str, environment: Mapping[str, object]
+        self,
+        name: str,
+        settings: str,
+        workload: str,
+        environment: Mapping[str, object],
+        labels: Mapping[str, str] | None = None,
     ) -> RunRecord:
-        """Start a run driven by this process. `settings` is JSON, all that `--resume` needs."""
+        """Start a run driven by this process. `settings` is JSON, all that `--resume` needs;
+        `labels` is what a reader must know to judge the numbers."""
         with explained(self.url), self._writer.begin() as connection:
             row: dict[str, Any] = {
                 "name": name,
                 "status": RunStatus.RUNNING,
                 "settings": settings,
                 "workload": workload,
+                "labels": dict(labels or {}),
                 "environment_id": _environment(connection, environment),
                 "driver": driver.me(),
                 "created_at": _now(),

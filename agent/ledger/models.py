@@ -48,6 +48,7 @@ class Run(Base):
     status: Mapped[str] = mapped_column(String(16))
     settings: Mapped[str] = mapped_column(Text)
     workload: Mapped[str] = mapped_column(Text)
+    labels: Mapped[dict[str, str]] = mapped_column(JSON)
     environment_id: Mapped[int | None] = mapped_column(ForeignKey("environments.id"))
     driver: Mapped[str | None] = mapped_column(String(200))
     message: Mapped[str | None] = mapped_column(Text)

@@ -23,18 +23,7 @@ from agent.ledger.records import (
     Tally,
 )
 
-_RUN: Select[Any] = select(
-    Run.id,
-    Run.name,
-    Run.status,
-    Run.settings,
-    Run.workload,
-    Run.message,
-    Run.created_at,
-    Run.finished_at,
-    Run.seconds,
-    Run.environment_id,
-)
+_RUN = [getattr(Run, name) for name in RunRecord.model_fields]
 _CANDIDATE = [
     getattr(Candidate, name)
     for name in CandidateRecord.model_fields
@@ -45,20 +34,20 @@ _CHUNK = 500  # ids per IN clause, below every backend's limit on parameters
 
 
 def run(connection: Connection, run_id: int) -> RunRecord:
-    return _run(connection.execute(_RUN.where(Run.id == run_id)).one())
+    return _run(connection.execute(select(*_RUN).where(Run.id == run_id)).one())
 
 
 def runs(connection: Connection) -> list[RunRecord]:
-    return [_run(row) for row in connection.execute(_RUN.order_by(Run.id))]
+    return [_run(row) for row in connection.execute(select(*_RUN).order_by(Run.id))]
 
 
 def find_run(connection: Connection, wanted: str, url: str) -> RunRecord:
     if wanted == "last":
-        row = connection.execute(_RUN.order_by(Run.id.desc()).limit(1)).first()
+        row = connection.execute(select(*_RUN).order_by(Run.id.desc()).limit(1)).first()
     elif wanted.isdecimal() and len(wanted) < 10:
-        row = connection.execute(_RUN.where((Run.id == int(wanted)) | (Run.name == wanted))).first()
+        row = connection.execute(select(*_RUN).where((Run.id == int(wanted)) | (Run.name == wanted))).first()
     else:
-        row = connection.execute(_RUN.where(Run.name == wanted)).first()
+        row = connection.execute(select(*_RUN).where(Run.name == wanted)).first()
     if row is not None:
         return _run(row)
     names = [str(name) for name in connection.execute(select(Run.name).order_by(Run.id.desc())).scalars()]

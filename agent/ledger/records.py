@@ -123,6 +123,7 @@ class RunRecord(_Record):
     status: RunStatus
     settings: str  # JSON
     workload: str
+    labels: dict[str, str]
     message: str | None
     created_at: datetime
     finished_at: datetime | None

@@ -27,6 +27,7 @@ def upgrade() -> None:
         sa.Column("status", sa.String(length=16), nullable=False),
         sa.Column("settings", sa.Text(), nullable=False),
         sa.Column("workload", sa.Text(), nullable=False),
+        sa.Column("labels", sa.JSON(), nullable=False),
         sa.Column("environment_id", sa.Integer(), nullable=True),
         sa.Column("driver", sa.String(length=200), nullable=True),
         sa.Column("message", sa.Text(), nullable=True),

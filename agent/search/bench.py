@@ -1,0 +1,36 @@
+"""What a search measures on: prompts in two splits, the gate among them, and what a report says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from search_spaces.knobs import KnobSpace
+from search_spaces.seeds import Seed
+
+Split = Literal["gate", "search", "heldout"]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The ground that all candidates of a run are compared on.
+
+    gate, rest: positions of prompts in the search split, disjoint; together they are all of it.
+    workload, heldout_workload: identities of the two sets of prompts; pairs are formed within one.
+    environment: facts that decide whether an evaluation of another run may be used again.
+    labels: what a reader must know to judge the numbers (model, length, data, tasks left out).
+    """
+
+    workload: str
+    heldout_workload: str
+    gate: tuple[int, ...]
+    rest: tuple[int, ...]
+    environment: Mapping[str, object]
+    seeds: tuple[Seed, ...] = ()
+    space: KnobSpace = field(default_factory=KnobSpace)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    prompt_tokens: int | None = None
+
+    def workload_of(self, split: Split) -> str:
+        return self.heldout_workload if split == "heldout" else self.workload

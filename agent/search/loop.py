@@ -1,0 +1,156 @@
+"""The loop of the search: read `Loop.run` first.
+
+proposer -> sandbox -> duplicate? -> gate -> all prompts -> ledger -> study -> proposer
+"""
+
+from __future__ import annotations
+
+from agent.ledger import Ledger, Status
+from agent.proposers.base import NoProposalError, Proposal, Proposer
+from agent.search.board import Board
+from agent.search.flight import Flight, Landed, Passenger
+from agent.search.intake import Accepted, Intake
+from agent.search.outlook import Outlook
+from agent.search.progress import Progress, View
+from agent.search.settings import SearchSettings
+from agent.search.thinker import Thinker
+from agent.study import KnobStudy
+
+_POLL = 0.02  # a thought or an outcome, whichever comes first
+_IDLE = 0.25  # nothing to do but to refresh the view
+
+
+class Loop:
+    """Keeps the workers busy until the budget is spent, or gives up with `stopped` set to the reason."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        run_id: int,
+        settings: SearchSettings,
+        proposer: Proposer,
+        intake: Intake,
+        flight: Flight,
+        board: Board,
+        outlook: Outlook,
+        study: KnobStudy,
+        progress: Progress,
+        view: View,
+    ) -> None:
+        self.stopped: str | None = None
+        self._ledger = ledger
+        self._run_id = run_id
+        self._settings = settings
+        self._proposer = proposer
+        self._thinker = Thinker(proposer)
+        self._intake = intake
+        self._flight = flight
+        self._board = board
+        self._outlook = outlook
+        self._study = study
+        self._progress = progress
+        self._view = view
+        self._idea: Proposal | None = None  # thought of before there was room for it
+        self._fruitless = 0
+
+    def run(self, waiting: list[Passenger]) -> None:
+        """`waiting`: candidates that an earlier process accepted and did not finish."""
+        try:
+            for passenger in waiting:
+                self._land(self._flight.board_candidate(passenger))
+            while len(self._flight) or self._may_propose():
+                self._think()
+                self._listen()
+                self._try_idea()
+                for landed in self._flight.wait(0.0 if self._has_room() else _IDLE):
+                    self._land(landed)
+                self._show()
+        finally:
+            self._thinker.close()
+
+    def _think(self) -> None:
+        """Have the proposer think of the next candidate, one ahead of what there is room for."""
+        if self._may_propose() and not self._thinker.busy and self._idea is None:
+            self._thinker.propose(self._outlook.view(self._progress.proposals, self._proposer.name))
+
+    def _listen(self) -> None:
+        """Take what the proposer has thought of, if it has."""
+        if not self._thinker.busy or self._idea is not None:
+            return
+        _, thought = self._thinker.take(_POLL if self._has_room() else 0.0)
+        if isinstance(thought, Proposal):
+            self._idea = thought
+        elif isinstance(thought, NoProposalError):
+            self._intake.note_silence(thought, self._proposer.name)
+            self._outlook.failed(self._proposer.name, thought.answer, thought.reason)
+            self._refused(Status.REJECTED, thought.reason)
+            if thought.stop:
+                self.stopped = f"{self._proposer.name} cannot go on: {thought.reason}"
+
+    def _try_idea(self) -> None:
+        """Check an idea and send it off; let its author repair one that was refused."""
+        if self._idea is None or not self._has_room():
+            return
+        proposal, self._idea = self._idea, None
+        admitted = self._intake.admit(proposal)
+        if isinstance(admitted, Accepted):
+            passenger = Passenger.of(admitted)
+            graph_hash = admitted.candidate.graph.hash
+            self._outlook.accepted(passenger.hash, graph_hash, passenger.proposer, passenger.parents)
+            self._progress.tally[Status.PENDING] += 1
+            self._fruitless = 0
+            self._check_limits()
+            self._land(self._flight.board_candidate(passenger))
+            return
+        self._refused(Status.REJECTED if admitted.repairable else Status.DUPLICATE, admitted.reason)
+        if admitted.repairable:
+            self._outlook.failed(proposal.proposer, proposal.source, admitted.reason)
+            if proposal.attempt < self._settings.repairs and not self.stopped:
+                self._thinker.repair(proposal, admitted.reason)
+
+    def _land(self, landed: Landed | None) -> None:
+        """A candidate has its final status: the board and the study learn from it."""
+        if landed is None:
+            return
+        self._progress.tally[Status.PENDING] -= 1
+        self._progress.tally[landed.status] += 1
+        passenger, measured = landed.passenger, landed.measurement
+        if measured is None or passenger.candidate is None:
+            self._outlook.failed(passenger.proposer, passenger.source, landed.reason or "")
+            return
+        if landed.status is Status.MEASURED:
+            self._board.add(passenger.measured(measured))
+        self._study.tell(passenger.candidate.knobs, measured.accuracy, measured.bytes_per_step)
+
+    def _refused(self, status: Status, reason: str) -> None:
+        self._progress.tally[status] += 1
+        self._progress.last_reason = reason
+        self._fruitless += 1
+        self._check_limits()
+
+    def _check_limits(self) -> None:
+        """Give up on a proposer whose proposals lead nowhere."""
+        limit, reason = self._settings.proposal_limit, self._progress.last_reason or "none"
+        if self._fruitless >= self._settings.patience:
+            self.stopped = (
+                f"{self._fruitless} proposals in a row gave no new candidate (the last: {reason}); "
+                "try another proposer, or a larger --patience"
+            )
+        elif self._progress.proposals >= limit:
+            self.stopped = (
+                f"{limit} proposals gave {self._progress.measured} of {self._progress.budget} measured "
+                f"candidates (the last refusal: {reason}); try another proposer, or a larger --max-proposals"
+            )
+
+    def _may_propose(self) -> bool:
+        """Whether one more candidate would still count."""
+        return not self.stopped and self._progress.measured + len(self._flight) < self._progress.budget
+
+    def _has_room(self) -> bool:
+        # One more than there are workers: a worker that is done finds the next job waiting.
+        return self._may_propose() and len(self._flight) <= self._progress.workers
+
+    def _show(self) -> None:
+        self._progress.in_flight = len(self._flight)
+        self._progress.gating = self._flight.gating
+        self._view.update(self._progress)
