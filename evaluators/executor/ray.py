@@ -12,6 +12,8 @@ import os
 import queue
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,6 +26,7 @@ from evaluators.executor.process import worker_variables
 from evaluators.executor.supervisor import Event, Lost, Supervisor
 
 REASON_CHARS = 1500
+MARK = "VORTEX_RAY_SESSION"
 RAY_VARIABLES = {"RAY_AUTH_MODE": "disabled", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 
@@ -99,19 +102,15 @@ class RayExecutor(Supervisor[ActorWorker]):
 
         super().__init__("ray", evaluator, workers, limits, journal)
         self._events: queue.SimpleQueue[tuple[ActorWorker, Any] | None] = queue.SimpleQueue()
-        self._owns_ray = not ray.is_initialized()
-        if self._owns_ray:
-            start_ray(workers)
+        self._session = None if ray.is_initialized() else RaySession(workers)
         self._actor_class: Any = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(Actor)
         self._thread.start()
 
     def close(self) -> None:
         if not self._closing:
             super().close()
-            if self._owns_ray:
-                import ray
-
-                ray.shutdown()
+            if self._session:
+                self._session.close()
 
     def _wake(self) -> None:
         self._events.put(None)
@@ -128,23 +127,38 @@ class RayExecutor(Supervisor[ActorWorker]):
         return [(said[0], said[0].event(said[1]))] if said else []
 
 
-def start_ray(cores: int) -> None:
-    """A quiet Ray of this machine only: no dashboard, no token, no log lines of workers in the driver's
-    output."""
-    import logging
+class RaySession:
+    """A quiet Ray of this machine only: no dashboard, no token, no workers' log lines in the driver's output.
 
-    import ray
+    The thread that opens it must live as long as the driver: the kernel ends Ray's daemons with that
+    thread."""
 
-    with _variables({**RAY_VARIABLES, **worker_variables()}):
-        ray.init(
-            address="local",
-            num_cpus=cores,
-            num_gpus=0,
-            include_dashboard=False,
-            log_to_driver=False,
-            configure_logging=True,
-            logging_level=logging.ERROR,
+    def __init__(self, cores: int) -> None:
+        import logging
+
+        import ray
+
+        mark = f"{os.getpid()}-{time.time_ns()}"
+        self._reaper = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(Path(__file__).with_name("reaper.py")), f"{MARK}={mark}"],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
         )
+        with _variables({**RAY_VARIABLES, **worker_variables(), MARK: mark}):
+            ray.init(
+                address="local",
+                num_cpus=cores,
+                num_gpus=0,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+
+    def close(self) -> None:
+        import ray
+
+        ray.shutdown()
+        self._reaper.communicate()
 
 
 @contextlib.contextmanager

@@ -1,0 +1,205 @@
+"""The contract of `Executor`, for every executor."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from evaluators.executor import (
+    EvaluatorSpec,
+    Executor,
+    ExecutorError,
+    Job,
+    Journal,
+    Limits,
+    LocalExecutor,
+    Outcome,
+    RayExecutor,
+)
+from evaluators.executor.ray import RaySession
+from tests.evaluators.executor.processes import alive, eventually
+
+MIB = 2**20
+KINDS = {"local": LocalExecutor, "ray": RayExecutor}
+MODULE = "tests.evaluators.executor.misbehaving"
+Make = Callable[..., Executor]
+
+
+@pytest.fixture(scope="module")
+def ray_session() -> Iterator[None]:
+    session = RaySession(2)
+    yield
+    session.close()
+
+
+@pytest.fixture(params=["local", "ray"])
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
+    """Opens executors with the evaluator of these tests, and checks afterwards that no worker is left."""
+    if request.param == "ray":
+        request.getfixturevalue("ray_session")
+    opened: list[Executor] = []
+    seen: set[int] = set()
+
+    def build(workers: int = 2, factory: str = "factory", **limits: float) -> Executor:
+        settings = json.dumps({"folder": str(tmp_path)})
+        bounds = Limits(**{"timeout": 20.0, "memory_bytes": 400 * MIB, **limits})
+        executor: Executor = KINDS[request.param](
+            EvaluatorSpec(factory=f"{MODULE}:{factory}", settings=settings),
+            workers=workers,
+            limits=bounds,
+            journal=tmp_path / "journal.jsonl",
+        )
+        opened.append(executor)
+        return executor
+
+    yield build
+    for executor in opened:
+        seen.update(executor.pids())
+        executor.close()
+    assert eventually(lambda: not any(alive(pid) for pid in seen))
+
+
+def job(key: str, timeout: float | None = None) -> Job:
+    return Job(key=key, split="search", timeout=timeout)
+
+
+def drain(executor: Executor) -> dict[str, Outcome]:
+    outcomes: dict[str, Outcome] = {}
+    while executor.pending:
+        for outcome in executor.wait(60.0):
+            assert outcome.job.key not in outcomes
+            outcomes[outcome.job.key] = outcome
+    return outcomes
+
+
+def test_jobs_are_measured_in_worker_processes_that_stay_open(make: Make) -> None:
+    executor = make()
+    for i in range(12):
+        executor.submit(job(f"ok:{i}"))
+    assert executor.pending == 12
+    outcomes = drain(executor)
+    assert executor.pending == 0
+    assert executor.wait(5.0) == []
+    measured = [o.measurement for o in outcomes.values() if o.measurement]
+    assert len(measured) == 12
+    assert all(
+        o.status == "done" and o.attempts == 1 and o.executor == executor.name for o in outcomes.values()
+    )
+    makers = {int(m.model) for m in measured}
+    assert makers == {o.worker_pid for o in outcomes.values()}
+    assert os.getpid() not in makers
+    assert makers <= set(executor.pids())
+    assert max(m.length for m in measured) > 1  # an evaluator served several jobs
+    if executor.name == "ray":
+        assert all(
+            "ray::" in psutil.Process(pid).name() + " ".join(psutil.Process(pid).cmdline()) for pid in makers
+        )
+
+
+def test_a_broken_evaluation_costs_itself_only(make: Make) -> None:
+    """Every way to break, among healthy jobs: each is tried twice, and every healthy job is measured."""
+    executor = make()
+    for key in ("ok:1", "killed:", "ok:2", "hog:", "ok:3", "error:that", "ok:4", "exit:", "ok:5"):
+        executor.submit(job(key))
+    executor.submit(job("hang:", timeout=0.5))
+    executor.submit(job("ok:6"))
+    outcomes = drain(executor)
+    assert {o.status for key, o in outcomes.items() if key.startswith("ok")} == {"done"}
+    failures = {key: (o.failure, o.attempts) for key, o in outcomes.items() if o.status == "failed"}
+    assert failures == {
+        "killed:": ("killed", 2),
+        "hog:": ("memory", 2),
+        "error:that": ("error", 1),  # it would come again
+        "exit:": ("killed", 2),
+        "hang:": ("timeout", 2),
+    }
+    assert "0.5 s" in str(outcomes["hang:"].reason)
+    assert "out of memory" in str(outcomes["hog:"].reason)
+    assert "ValueError: cannot do that" in str(outcomes["error:that"].reason)
+    if executor.name == "local":
+        assert "SIGKILL" in str(outcomes["killed:"].reason)
+        assert "status 7: last words" in str(outcomes["exit:"].reason)
+
+
+def test_what_breaks_once_is_measured_in_the_retry(make: Make, tmp_path: Path) -> None:
+    executor = make(workers=1)
+    for key in ("once:killed:a", "once:hog:b"):
+        executor.submit(job(key))
+    executor.submit(job("once:hang:c", timeout=1.0))
+    outcomes = drain(executor)
+    assert all(o.status == "done" and o.attempts == 2 for o in outcomes.values())
+    events = [(e.event, e.key) for e in Journal(tmp_path / "journal.jsonl").read()]
+    assert events.count(("start", "once:killed:a")) == 2
+    assert events.count(("finish", "once:killed:a")) == 1
+
+
+def test_a_worker_killed_from_outside_is_replaced(make: Make) -> None:
+    executor = make(workers=1)
+    executor.submit(job("ok:1"))
+    first = drain(executor)["ok:1"].worker_pid
+    assert first is not None
+    executor.submit(job("once:sleep:30"))
+    time.sleep(0.3)
+    os.kill(first, signal.SIGKILL)
+    outcome = drain(executor)["once:sleep:30"]
+    assert outcome.status == "done"
+    assert outcome.attempts == 2
+    assert outcome.worker_pid != first
+    assert not alive(first)
+
+
+def test_wait_times_out_and_polls(make: Make) -> None:
+    executor = make(workers=1)
+    executor.submit(job("sleep:1.0"))
+    assert executor.wait(0) == []
+    begin = time.monotonic()
+    assert executor.wait(0.2) == []
+    assert 0.15 < time.monotonic() - begin < 1.0
+    assert [o.job.key for o in executor.wait(30.0)] == ["sleep:1.0"]
+
+
+def test_work_goes_on_while_the_driver_does_something_else(make: Make) -> None:
+    executor = make(workers=1)
+    for i in range(3):
+        executor.submit(job(f"ok:{i}"))
+    first = executor.wait(30.0)
+    time.sleep(0.5)
+    assert len(first) + len(executor.wait(0)) == 3
+
+
+def test_an_evaluator_that_cannot_be_opened_is_said_at_once(make: Make) -> None:
+    executor = make(workers=1, factory="broken")
+    executor.submit(job("ok:1"))
+    with pytest.raises(ExecutorError, match="no model in"):
+        executor.wait(60.0)
+
+
+def test_closing_drops_what_is_running(make: Make) -> None:
+    executor = make()
+    executor.submit(job("ok:1"))
+    drain(executor)
+    pids = executor.pids()
+    executor.submit(job("hang:"))
+    executor.submit(job("ok:2"))
+    time.sleep(0.1)
+    executor.close()
+    assert eventually(lambda: not any(alive(pid) for pid in pids))
+    with pytest.raises(ExecutorError, match="closed"):
+        executor.submit(job("ok:3"))
+    executor.close()
+
+
+def test_a_subset_of_prompts_reaches_the_worker(make: Make) -> None:
+    executor = make(workers=1)
+    executor.submit(Job(key="ok:1", split="gate", prompts=(4, 7)))
+    measurement = drain(executor)["ok:1"].measurement
+    assert measurement is not None
+    assert measurement.split == "gate"
+    assert [s.prompt for s in measurement.samples] == [4, 7]
