@@ -13,8 +13,8 @@ RESAMPLES = 4_000
 def hopeless(gate: Measurement, board: Board) -> str | None:
     """Why a candidate with this gate measurement cannot reach the front, or None while it still may.
 
-    It cannot when something on the front moves no more bytes and is more accurate on the same prompts, the whole
-    paired interval being on that side. A difference that prompts alone could explain stops nobody.
+    It cannot when something on the front moves no more bytes and is more accurate on the same prompts, the
+    whole paired interval being on that side. A difference that prompts alone could explain stops nobody.
     """
     rival = board.rival(gate.bytes_ratio)
     if rival is None:

@@ -168,9 +168,11 @@ def reuse(
     It is committed for this candidate too, with its `status`; None when there is no such measurement.
     """
     found = ledger.reusable(key, split, bench.workload_of(split), bench.environment)
-    if found is None or found[1].measurement is None:
+    if found is None:
         return None
     evaluation_id, evaluation = found
+    if evaluation.measurement is None:
+        return None
     copy = evaluation.model_copy(update={"reused_from": evaluation_id, "seconds": 0.0, "worker_pid": None})
     ledger.record(candidate_id, copy, status, environment=bench.environment)
     return Measurement.model_validate_json(evaluation.measurement)

@@ -82,6 +82,7 @@ class Loop:
             self._idea = thought
         elif isinstance(thought, NoProposalError):
             self._intake.note_silence(thought, self._proposer.name)
+            self._count_spend(len(thought.calls))
             self._outlook.failed(self._proposer.name, thought.answer, thought.reason)
             self._refused(Status.REJECTED, thought.reason)
             if thought.stop:
@@ -93,6 +94,7 @@ class Loop:
             return
         proposal, self._idea = self._idea, None
         admitted = self._intake.admit(proposal)
+        self._count_spend(len(proposal.calls))
         if isinstance(admitted, Accepted):
             passenger = Passenger.of(admitted)
             graph_hash = admitted.candidate.graph.hash
@@ -121,6 +123,10 @@ class Loop:
         if landed.status is Status.MEASURED:
             self._board.add(passenger.measured(measured))
         self._study.tell(passenger.candidate.knobs, measured.accuracy, measured.bytes_per_step)
+
+    def _count_spend(self, calls: int) -> None:
+        if calls:
+            self._progress.spend = self._ledger.spend(self._run_id)
 
     def _refused(self, status: Status, reason: str) -> None:
         self._progress.tally[status] += 1

@@ -56,6 +56,7 @@ def run_search(
         waiting = restore(ledger, run.id, board, outlook, study)
         progress.count(ledger.tally(run.id))
         progress.before = progress.measured
+        progress.spend = ledger.spend(run.id)
         progress.stage = "searching"
         loop = Loop(ledger, run.id, settings, proposer, intake, flight, board, outlook, study, progress, view)
         loop.run(waiting)
