@@ -89,6 +89,7 @@ class LLMCall:
     model: str
     purpose: Literal["propose", "repair", "again"]
     status: str
+    prompt: str = ""
     answer: str = ""
     error: str | None = None
     prompt_tokens: int = 0

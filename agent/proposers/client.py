@@ -96,6 +96,7 @@ class ChatClient:
             model=self.settings.model,
             purpose=purpose,
             status="ok" if answer.strip() else "empty",
+            prompt=self.redact(messages[-1]["content"]),
             answer=self.redact(answer),
             prompt_tokens=prompt_tokens,
             completion_tokens=completion_tokens,

@@ -1,0 +1,180 @@
+"""Random typed expressions: drafts from the idioms and from the whole op table, kept when the ops' rules
+type them."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from search_spaces import motifs
+from search_spaces.attributes import draw_attrs
+from search_spaces.expr import Apply, Expr, Given, Stored, fields, places, with_inputs
+from search_spaces.program import Program, to_graph
+from search_spaces.typed import is_score, op, same_type, type_of, typed
+from vortex.errors import VortexError
+from vortex.graph.geometry import Geometry
+from vortex.graph.model import FlowGraph, Format, Stage, TensorType
+from vortex.ops import OPS, OpDef, stage_ops
+
+MAX_OPS = 24
+MAX_FIELDS = 3
+MAX_FIELD_VECTORS = 6
+"""Of all fields of a block of 16 tokens, in vectors of head_dim: beyond that a summary costs like the
+block."""
+
+_RARE = {
+    "MaskSlice": 0.1,
+    "Log": 0.2,
+    "Kron": 0.1,
+    "Reshape": 0.1,
+    "Transpose": 0.2,
+    "Load": 0.05,
+    "Silu": 0.4,
+}
+_REDUCERS = {"Max": 5.0, "Mean": 2.0, "Sum": 2.0, "L2Norm": 0.3}
+_SINGLETON_IDENTITIES = ("Max", "Min", "Mean", "Sum")
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A well-typed graph and, in words, how it came about."""
+
+    graph: FlowGraph
+    what: str
+
+
+def as_draft(program: Program, what: str) -> Draft | None:
+    """The graph of a program if it is a sensible flow of the grammar, else None."""
+    if not sensible(program.score):
+        return None
+    try:
+        return Draft(to_graph(program), what)
+    except VortexError:
+        return None
+
+
+def sensible(score: Expr) -> bool:
+    """Typed, a score per block, small, from the query and at least one field, and not from raw keys or
+    values."""
+    if score.size > 4 * MAX_OPS or not typed(score) or not is_score(type_of(score)):
+        return False
+    found = list(places(score))
+    if len({place.expr for place in found if isinstance(place.expr, Apply)}) > MAX_OPS:
+        return False
+    held = fields(score)
+    raw = any(isinstance(p.expr, Given) and p.expr.name != "q" and p.stage is Stage.INDEXER for p in found)
+    asked = any(p.expr == motifs.Q for p in found)
+    return asked and not raw and 0 < len(held) <= MAX_FIELDS and _vectors(held) <= MAX_FIELD_VECTORS
+
+
+def _vectors(held: tuple[Stored, ...]) -> float:
+    geometry = Geometry()
+    try:
+        return sum(type_of(field, Stage.INDEXER, geometry).numel for field in held) / geometry.head_dim
+    except VortexError:
+        return float("inf")
+
+
+def settled(expr: Expr, rng: random.Random) -> Expr | None:
+    """The expression reduced to one score a block, by a reduction for each axis that is left; None if it
+    cannot be."""
+    expr = simplified(expr)
+    for _ in range(3):
+        if not typed(expr):
+            return None
+        found = type_of(expr)
+        if is_score(found):
+            return expr
+        if found.format is not Format.RAGGED:
+            return None
+        axis = 2 if str(found.cols) != "1" else 1
+        name = rng.choices(list(_REDUCERS), list(_REDUCERS.values()))[0]
+        expr = op(Stage.INDEXER, name, expr, dim=axis)
+    return None
+
+
+def simplified(expr: Expr, stage: Stage = Stage.INDEXER) -> Expr:
+    """Without reductions over an axis of size one, and without fields inside fields."""
+    inner = Stage.CACHE if isinstance(expr, Stored) else stage
+    expr = with_inputs(expr, tuple(simplified(part, inner) for part in expr.inputs))
+    if not (isinstance(expr, Apply) and expr.op in _SINGLETON_IDENTITIES and typed(expr, stage)):
+        return expr
+    over_blocks = dict(expr.attrs)["dim"] == 0
+    unchanged = same_type(type_of(expr, stage), type_of(expr.operands[0], stage))
+    return expr.operands[0] if unchanged and not over_blocks else expr
+
+
+def usable_ops(stage: Stage, operands: int) -> list[tuple[OpDef, float]]:
+    """The ops that an expression may hold, with weights: rare where a random use seldom means anything."""
+    return [
+        (definition, _RARE.get(name, 0.1 if name.startswith("Where") else 1.0))
+        for name, definition in stage_ops(stage).items()
+        if len(definition.operands) == operands
+        and not (definition.claims_output or definition.writes_field or definition.side_effect)
+    ]
+
+
+def random_apply(stage: Stage, operands: tuple[Expr, ...], rng: random.Random) -> Apply | None:
+    """Any op of the table over these operands; None when the one drawn does not take them."""
+    choices = usable_ops(stage, len(operands))
+    definition = rng.choices([d for d, _ in choices], [w for _, w in choices])[0]
+    attrs = draw_attrs(definition, stage, type_of(operands[0], stage), rng)
+    if attrs is None:
+        return None
+    made = Apply(definition.name, attrs, operands)
+    return made if typed(made, stage) else None
+
+
+def grown(wanted: TensorType, stage: Stage, rng: random.Random, steps: int = 14) -> Expr | None:
+    """A random expression of exactly the wanted type: ops applied to a pool of idioms until some fit."""
+    pool: list[Expr] = _leaves(stage, rng)
+    first = len(pool)
+    for _ in range(steps):
+        count = 1 if rng.random() < 0.6 else 2
+        made = random_apply(stage, tuple(rng.choice(pool) for _ in range(count)), rng)
+        if made is not None and made.size <= MAX_OPS // 2:
+            pool.append(made)
+    fitting = [e for e in pool if typed(e, stage) and same_type(type_of(e, stage), wanted)]
+    made_here = [e for e in fitting if e in pool[first:]]
+    return rng.choice(made_here or fitting) if fitting else None
+
+
+def _leaves(stage: Stage, rng: random.Random) -> list[Expr]:
+    if stage is Stage.CACHE:
+        drafts: list[Expr] = [motifs.K, motifs.K, motifs.K, rng.choice(motifs.CENTRES)(rng), motifs.mean(rng)]
+        drafts += [rng.choice(motifs.SCALARS)(rng), motifs.deviation(rng)]
+    else:
+        drafts = [motifs.Q, motifs.pooled_query(rng), Stored(rng.choice(motifs.CENTRES)(rng))]
+        drafts += [rng.choice(motifs.SCORES)(rng), Stored(rng.choice(motifs.SCALARS)(rng))]
+    return [expr for expr in drafts if typed(expr, stage)]
+
+
+def brief(expr: Expr, limit: int = 70) -> str:
+    """The expression as a formula for people."""
+    text = _formula(expr)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _formula(expr: Expr) -> str:
+    if isinstance(expr, Given):
+        return expr.name
+    if isinstance(expr, Stored):
+        return f"[{_formula(expr.value)}]"
+    assert isinstance(expr, Apply)
+    parts = [_formula(part) for part in expr.operands]
+    attrs = dict(expr.attrs)
+    if expr.op == "Add":
+        a, b = attrs["alpha"], attrs["beta"]
+        return f"({_times(a)}{parts[0]} + {_times(b)}{parts[1]})"
+    if expr.op == "Multiply":
+        return f"({parts[0]} * {parts[1]})"
+    if expr.op == "GeMM":
+        return f"({parts[0]} . {parts[1]})"
+    definition = OPS.get((Stage.INDEXER, expr.op)) or OPS[Stage.CACHE, expr.op]
+    usual = {param.name: param.default for param in definition.params}
+    shown = [f"{name}={value}" for name, value in attrs.items() if name == "dim" or value != usual[name]]
+    return f"{expr.op}({', '.join(parts + shown)})"
+
+
+def _times(value: object) -> str:
+    return "" if value == 1.0 else f"{value:g} " if isinstance(value, float) else f"{value} "
