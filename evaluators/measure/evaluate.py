@@ -1,0 +1,129 @@
+"""Measuring a candidate: both objectives from the same prompts, lengths, plans and layers.
+
+Accuracy is RULER's score of what the candidate generates. Bytes are counted from the candidate's own plan,
+at the steps that dense attention takes to answer the prompt: were they counted at the steps that the
+candidate takes, an algorithm that gives up early would look cheaper for it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluators.measure.measurement import Measurement, Split, measurement_of
+from evaluators.measure.samples import PREDICTION_CHARS, SampleResult
+from evaluators.measure.stopping import AnswerWatch
+from evaluators.measure.workload import StoredPrompt, Workload
+
+if TYPE_CHECKING:
+    from vortex.config import VortexConfig
+    from vortex.graph.model import FlowGraph
+
+ENGINE = "hf-cpu"
+Floats = NDArray[np.float64]
+
+
+def evaluate(
+    graph: FlowGraph | None,
+    config: VortexConfig,
+    workload: Workload,
+    prompts: Sequence[int] | None = None,
+    *,
+    split: Split | None = None,
+    stop_early: bool = True,
+) -> Measurement:
+    """Measures a graph (None: dense attention) on a workload, or on the prompts at these positions of it.
+
+    With `stop_early` a row ends when its score is settled, which changes no score. Raises ConfigError
+    where the settings do not fit the model.
+    """
+    positions = list(workload.positions if prompts is None else prompts)
+    chosen = [workload.meta.prompts[position] for position in positions]
+    begin = time.perf_counter()
+    if graph is None:
+        answers = [(p.dense.prediction, p.dense.score, p.dense.tokens) for p in chosen]
+    else:
+        answers = _decode(graph, config, workload, positions, chosen, stop_early)
+    traffic, dense = price(graph, config, workload, chosen)
+    seconds = time.perf_counter() - begin
+    if graph is None:  # the answers were decoded when the workload was built
+        seconds += workload.meta.dense_seconds * len(chosen) / len(workload)
+    samples = [
+        SampleResult(
+            task=prompt.task,
+            prompt=prompt.index,
+            score=score,
+            bytes=float(row_bytes),
+            dense_bytes=float(row_dense),
+            new_tokens=tokens,
+            prediction=text[:PREDICTION_CHARS],
+        )
+        for prompt, (text, score, tokens), row_bytes, row_dense in zip(
+            chosen, answers, traffic, dense, strict=True
+        )
+    ]
+    return measurement_of(
+        samples,
+        split=split or workload.spec.split,
+        workload=workload.key,
+        model=workload.spec.model.name,
+        engine=ENGINE,
+        device=str(workload.model.device),
+        length=workload.spec.length,
+        seconds=seconds,
+        tasks_excluded=workload.excluded,
+    )
+
+
+def _decode(
+    graph: FlowGraph,
+    config: VortexConfig,
+    workload: Workload,
+    positions: Sequence[int],
+    chosen: Sequence[StoredPrompt],
+    stop_early: bool,
+) -> list[tuple[str, float, int]]:
+    """(text, score, new tokens) of every prompt."""
+    from evaluators.ruler import score
+    from vortex.engine.hf.decode import decode
+
+    limits = [prompt.max_new_tokens for prompt in chosen]
+    watch = AnswerWatch(workload.tokenizer, [p.answers for p in chosen], [p.metric for p in chosen], limits)
+    stop = watch if stop_early else None
+    result = decode(workload.model, workload.store, positions, graph, config, limits, stop)
+    texts = [workload.tokenizer.decode(tokens, skip_special_tokens=True) for tokens in result.tokens]
+    return [
+        (text, score(prompt.metric, text, prompt.answers), len(tokens))
+        for prompt, text, tokens in zip(chosen, texts, result.tokens, strict=True)
+    ]
+
+
+def price(
+    graph: FlowGraph | None, config: VortexConfig, workload: Workload, chosen: Sequence[StoredPrompt]
+) -> tuple[Floats, Floats]:
+    """Bytes of a decode step of the whole model, and dense attention's: the mean over each prompt's steps."""
+    from vortex.engine.hf.geometry import ModelShape
+    from vortex.graph.geometry import Geometry
+    from vortex.runtime.traffic import Traffic
+
+    shape = ModelShape.of(workload.model)
+    geometry = Geometry(config.block_size or 16, shape.head_dim, shape.group)
+    traffic = Traffic(graph, geometry, config, shape.layers, shape.heads)
+    lengths = [reference_lengths(prompt) for prompt in chosen]
+    every, where = np.unique(np.concatenate(lengths), return_inverse=True)
+    ends = np.cumsum([len(length) for length in lengths])[:-1]
+
+    def means(steps: Floats) -> Floats:
+        return np.array([part.mean() for part in np.split(steps[where], ends)])
+
+    return means(traffic.steps(every)), means(traffic.dense(every))
+
+
+def reference_lengths(prompt: StoredPrompt) -> NDArray[np.int64]:
+    """Sequence lengths of the decode steps in which dense attention answers: the first token is the
+    prefill's."""
+    return prompt.tokens + np.arange(1, max(2, prompt.dense.tokens), dtype=np.int64)

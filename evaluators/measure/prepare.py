@@ -1,0 +1,95 @@
+"""What a search measures on: which tasks count, the search prompts, and the held-out prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from evaluators.measure.measurement import ExcludedTask
+from evaluators.measure.spec import WorkloadSpec
+from evaluators.measure.workload import Workload
+
+CACHE = Path("runs/cache")
+COUNTED = 0.8
+"""A task enters the score where dense attention reaches this accuracy: elsewhere it measures the model."""
+NEEDS_DATA = {"qa_1": "squad", "qa_2": "hotpotqa"}
+
+
+class PrepareError(ValueError):
+    """There is nothing to measure on."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The search workload, opened; the held-out one as a spec, built by whoever needs it first."""
+
+    search: Workload
+    heldout: WorkloadSpec
+    excluded: tuple[ExcludedTask, ...]
+    cache: Path
+
+    def open_heldout(self) -> Workload:
+        return Workload.ensure(self.heldout, self.cache, self.excluded)
+
+
+def prepare(
+    model: Path,
+    *,
+    length: int = 2048,
+    samples: int = 8,
+    heldout_samples: int = 8,
+    gate: int = 2,
+    tasks: Sequence[str] | None = None,
+    seed: int = 0,
+    cache: Path = CACHE,
+    essay: str | None = None,
+    squad: str | None = None,
+    hotpotqa: str | None = None,
+) -> Prepared:
+    """Chooses the tasks and builds the search workload if it is not in `cache`.
+
+    tasks: None is every task whose data is there. Tasks that dense attention fails are excluded and
+    reported: by the card of the shipped probe model, by the search prompts themselves for any other model.
+    Raises PrepareError when no task is left.
+    """
+    data = {"essay": essay, "squad": squad, "hotpotqa": hotpotqa}
+    wanted = tuple(tasks) if tasks else _tasks_with_data(data)
+    known = card_accuracy(model, length)
+    counted, excluded = split_tasks({task: known.get(task) for task in wanted}) if known else (wanted, ())
+    if not counted:
+        raise PrepareError(
+            f"no task reaches {COUNTED:.0%} with dense attention at {length} tokens: choose another"
+        )
+    spec = WorkloadSpec(
+        model=model.resolve(), tasks=counted, length=length, samples=samples, gate=gate, seed=seed, **data
+    )
+    search = Workload.ensure(spec, cache, excluded)
+    if not known:
+        counted, excluded = split_tasks(search.dense_accuracy())
+        if not counted:
+            raise PrepareError(f"dense attention reaches {COUNTED:.0%} in no task: {search.dense_accuracy()}")
+        search = Workload.ensure(spec, cache, excluded)
+    return Prepared(search, spec.heldout(counted, heldout_samples), excluded, cache)
+
+
+def split_tasks(
+    dense: Mapping[str, float | None],
+) -> tuple[tuple[str, ...], tuple[ExcludedTask, ...]]:
+    """Tasks that count, and those that do not with dense attention's accuracy (None: never measured)."""
+    counted = tuple(task for task, accuracy in dense.items() if accuracy is not None and accuracy >= COUNTED)
+    excluded = (ExcludedTask(task=t, dense_accuracy=a) for t, a in dense.items() if t not in counted)
+    return counted, tuple(excluded)
+
+
+def card_accuracy(model: Path, length: int) -> Mapping[str, float]:
+    """Dense accuracy by task from the probe model's card; empty for other models and lengths not measured."""
+    from evaluators.probe import PROBE_PATH, card
+
+    return card().accuracy(length) if model.resolve() == PROBE_PATH.resolve() else {}
+
+
+def _tasks_with_data(data: Mapping[str, str | None]) -> tuple[str, ...]:
+    from evaluators.ruler import TASKS
+
+    return tuple(task for task in TASKS if task not in NEEDS_DATA or data[NEEDS_DATA[task]])
