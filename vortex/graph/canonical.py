@@ -1,0 +1,189 @@
+"""The canonical form of a graph: the same algorithm always gives the same graph.
+
+Every value gets a key that hashes how it is computed: the op, its effective attributes, the keys of its operands (sorted where the
+op is commutative). Equal keys are equal values, so duplicates merge; what the selection does not depend on is never
+visited; order and names follow from the visit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from vortex.graph.build import GraphBuilder
+from vortex.graph.model import Attr, Field, FlowGraph, Node, Ref, RefKind, Stage
+from vortex.graph.serial import plain_attr
+from vortex.ops import OpDef, find_op
+
+
+@dataclass(frozen=True)
+class _Value:
+    """A node in normal form."""
+
+    key: str
+    node: Node
+    attrs: Mapping[str, Attr]
+    inputs: tuple[Ref, ...]
+
+
+def canonical(graph: FlowGraph) -> FlowGraph:
+    """See `FlowGraph.canonical`."""
+    return _Canonical(graph).build()
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+class _Canonical:
+    def __init__(self, graph: FlowGraph) -> None:
+        self.graph = graph
+        self.fields = {field.name: field for field in graph.fields}
+        self.injected = {field.name for field in graph.injected}
+        self.cache = self._values(Stage.CACHE, self._before)
+        self.writer = {value.node.output: value for value in self.cache if value.node.output is not None}
+        # A field that the indexer writes may depend on itself: its key is refined once by what is written into it.
+        self.written_by_indexer = {node.output for node in graph.indexer if node.output is not None}
+        self.saved: dict[str, str] = {}
+        self.indexer = self._values(Stage.INDEXER, self.field_key)
+        if self.written_by_indexer:
+            self.saved = {value.node.output: value.key for value in self.indexer if value.node.output}
+            self.indexer = self._values(Stage.INDEXER, self.field_key)
+        self.builder = GraphBuilder(graph.kind, graph.traced_at)
+        self.names: dict[str, str] = {}  # field key -> canonical name
+
+    def _values(self, stage: Stage, field_key: Callable[[str], str]) -> list[_Value]:
+        values: list[_Value] = []
+
+        def key(ref: Ref) -> str:
+            if ref.kind is RefKind.NODE:
+                return values[ref.node].key
+            return "q" if ref.kind is RefKind.QUERY else field_key(ref.name)
+
+        for node in self.graph.program(stage):
+            op = find_op(stage, node.op)
+            attrs, inputs = _normal(op, node, key)
+            saves = self.fields[node.output] if node.output is not None and op.side_effect else None
+            target = field_key(saves.name) if saves is not None else ""
+            shape = [str(node.type.rows), str(node.type.cols)] if op.writes_field else []
+            parts = [node.op, {name: plain_attr(value) for name, value in attrs.items()}, [key(ref) for ref in inputs]]
+            values.append(_Value(_digest(*parts, target, shape), node, attrs, inputs))
+        return values
+
+    def _before(self, name: str) -> str:
+        """The key of a field as the cache program finds it: zeros."""
+        return f"cache.{name}" if name in self.injected else self._zeros(self.fields[name])
+
+    def _zeros(self, field: Field) -> str:
+        return _digest("field", str(field.rows), str(field.cols))
+
+    def field_key(self, name: str) -> str:
+        """The key of a field as the indexer finds it: its dims and what writes it."""
+        if name in self.injected:
+            return f"cache.{name}"
+        field, writer = self.fields[name], self.writer.get(name)
+        saved = self.saved.get(name) or ("saved" if name in self.written_by_indexer else "")
+        if writer is None and not saved:
+            return self._zeros(field)
+        return _digest("field", str(field.rows), str(field.cols), writer.key if writer else "", saved)
+
+    def build(self) -> FlowGraph:
+        roots = [value for value in self.indexer if find_op(Stage.INDEXER, value.node.op).claims_output]
+        effects = [value for value in self.indexer if find_op(Stage.INDEXER, value.node.op).side_effect]
+        roots += sorted(effects, key=lambda value: value.key)
+        scoring = _visit(roots, self.indexer)
+        fields = self._declare(scoring)
+        writers = [self.writer[name] for name in fields if name in self.writer]
+        summary = _visit(writers, self.cache)
+        self._declare_zeros(summary)
+        self._emit(Stage.CACHE, summary, self._outputs(fields), self._before)
+        self._emit(Stage.INDEXER, scoring, {}, self.field_key)
+        return self.builder.finish(self.graph.guards)
+
+    def _declare(self, scoring: Iterable[_Value]) -> list[str]:
+        """Declares the fields that the live indexer uses, in the order of use; returns one original name for each."""
+        kept = []
+        for value in scoring:
+            used = [ref.name for ref in value.inputs if ref.kind is RefKind.FIELD]
+            if value.node.output is not None:
+                used.append(value.node.output)
+            for name in used:
+                if name not in self.injected and self._name(self.field_key(name), self.fields[name]):
+                    kept.append(name)
+        return kept
+
+    def _declare_zeros(self, summary: Iterable[_Value]) -> None:
+        for value in summary:
+            for ref in value.inputs:
+                if ref.kind is RefKind.FIELD and ref.name not in self.injected:
+                    self._name(self._before(ref.name), self.fields[ref.name])
+
+    def _name(self, key: str, field: Field) -> bool:
+        """Names and declares the field with this key, unless it is; says whether it was new."""
+        if key in self.names:
+            return False
+        self.names[key] = f"f{len(self.names)}"
+        self.builder.declare(self.names[key], (field.rows, field.cols))
+        return True
+
+    def _outputs(self, fields: Iterable[str]) -> dict[str, list[str]]:
+        """Key of a cache value -> canonical names of the fields that hold it (several only if their dims are spelled
+        differently)."""
+        outputs: dict[str, list[str]] = {}
+        for name in fields:
+            if name in self.writer:
+                outputs.setdefault(self.writer[name].key, []).append(self.names[self.field_key(name)])
+        return outputs
+
+    def _emit(
+        self, stage: Stage, values: Iterable[_Value], outputs: dict[str, list[str]], field_key: Callable[[str], str]
+    ) -> None:
+        program = self.cache if stage is Stage.CACHE else self.indexer
+        placed: dict[str, Ref] = {}
+        for value in values:
+            inputs = []
+            for ref in value.inputs:
+                if ref.kind is RefKind.NODE:
+                    ref = placed[program[ref.node].key]
+                elif ref.kind is RefKind.FIELD and ref.name not in self.injected:
+                    ref = Ref.field(self.names[field_key(ref.name)])
+                inputs.append(ref)
+            saved = value.node.output if stage is Stage.INDEXER else None
+            targets: Sequence[str | None] = outputs.get(value.key) or [self.names[self.field_key(saved)] if saved else None]
+            for target in targets:
+                placed[value.key] = self.builder.add(stage, value.node.op, value.attrs, inputs, target)
+
+
+def _normal(op: OpDef, node: Node, key: Callable[[Ref], str]) -> tuple[Mapping[str, Attr], tuple[Ref, ...]]:
+    """Attributes and operands with everything that has no effect removed: ignored arguments, the order of operands."""
+    ignored = {param.name for param in op.params if param.ignored}
+    defaults = {param.name: param.coerce(param.default, op.stages[0]) for param in op.params if param.ignored}
+    attrs: Mapping[str, Attr] = {name: defaults[name] if name in ignored else value for name, value in node.attrs}
+    if op.swap is None:
+        return attrs, node.inputs
+
+    def order(form: tuple[Mapping[str, Attr], tuple[Ref, ...]]) -> tuple[list[str], str]:
+        return [key(ref) for ref in form[1]], json.dumps([plain_attr(value) for value in form[0].values()])
+
+    return min((attrs, node.inputs), (op.swap(attrs), node.inputs[::-1]), key=order)
+
+
+def _visit(roots: Iterable[_Value], program: Sequence[_Value]) -> list[_Value]:
+    """What the roots depend on, operands before their users, each value once."""
+    done: dict[str, _Value] = {}
+    stack = list(reversed(list(roots)))
+    while stack:
+        value = stack[-1]
+        if value.key in done:
+            stack.pop()
+            continue
+        waiting = [program[ref.node] for ref in value.inputs if ref.kind is RefKind.NODE]
+        waiting = [operand for operand in waiting if operand.key not in done]
+        if waiting:
+            stack.extend(reversed(waiting))
+        else:
+            done[value.key] = value
+            stack.pop()
+    return list(done.values())

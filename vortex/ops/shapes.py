@@ -1,0 +1,140 @@
+"""Ops that move, mask or make elements: Transpose, Reshape, MaskSlice, Fill, Load."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vortex.graph.model import Format, TensorType
+from vortex.ops.base import Args, Call, Example, OpDef, Row, lanewise
+from vortex.ops.params import FloatParam, IntParam
+from vortex.ops.registry import define
+from vortex.ops.rules import BOTH, CACHE, INDEXER, inner_axis, same_as_x
+
+if TYPE_CHECKING:
+    import torch
+
+
+def _free(args: Args, types: tuple[TensorType, ...], out: TensorType) -> int:
+    return 0
+
+
+def _reshape(call: Call) -> TensorType:
+    lead, rows, cols = call.args.int("lead"), call.args.dim("rows"), call.args.dim("cols")
+    if not (lead == -1):
+        call.fail("the leading axis cannot be reshaped", f"Write Reshape(-1, {rows}, {cols})")
+    if rows.hint * cols.hint != call.x.numel:
+        call.fail(
+            f"cannot reshape {call.x.rows} x {call.x.cols} = {call.x.numel} elements to {rows} x {cols}",
+            "The number of inner elements must stay the same",
+        )
+    return call.like(rows, cols)
+
+
+def _mask_slice(call: Call) -> TensorType:
+    start, end = call.args.dim("start"), call.args.dim("end")
+    axis = call.args.int("dim")
+    size = call.x.rows if axis == 1 else call.x.cols
+    if not 0 <= start.hint <= end.hint <= size.hint:
+        call.fail(f"the slice [{start}, {end}) is out of bounds for dim {axis} of size {size}", f"Need 0 <= start <= end <= {size}")
+    return same_as_x(call)
+
+
+def _mask_values(args: Args, x: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    out = torch.full_like(x, args.float("beta"))
+    start, end = args.dim("start").hint, args.dim("end").hint
+    inside = out[..., start:end, :] if args.int("dim") == 1 else out[..., start:end]
+    inside.fill_(args.float("alpha"))
+    return out
+
+
+def _fill(call: Call) -> TensorType:
+    if call.output is None:
+        call.fail("needs the field that it fills", 'Write fill(cache["name"], loc=loc, ctx=ctx)')
+    return call.output
+
+
+def _fill_values(args: Args, inputs: tuple[torch.Tensor, ...], row: Row) -> torch.Tensor:
+    import torch
+
+    return torch.full((1, args.type.rows.hint, args.type.cols.hint), args.float("alpha"))
+
+
+def _load(call: Call) -> TensorType:
+    if call.x.format is not Format.PAGED:
+        call.fail("copies a cache field", "Only fields need to be loaded; use the operand as it is")
+    return TensorType(Format.RAGGED, call.x.rows, call.x.cols)
+
+
+define(
+    OpDef(
+        name="Transpose",
+        doc="Swaps the inner dims.",
+        stages=INDEXER,
+        operands=("x",),
+        infer=lambda call: call.like(call.x.cols, call.x.rows),
+        reference=lanewise(lambda args, x: x.transpose(-1, -2)),
+        flops=_free,
+        example=Example("", ("q",)),
+        elsewhere="Transpose in the indexer; for a product, GeMM(x, y) is y x^T",
+    )
+)
+define(
+    OpDef(
+        name="Reshape",
+        doc="Row-major reshape of the inner dims to rows x cols; the leading axis is always -1.",
+        stages=BOTH,
+        params=(IntParam("lead", -1), IntParam("rows", minimum=1), IntParam("cols", minimum=1)),
+        operands=("x",),
+        infer=_reshape,
+        reference=lanewise(lambda args, x: x.reshape(*x.shape[:-2], args.dim("rows").hint, args.dim("cols").hint)),
+        flops=_free,
+        example=Example("-1, 2, 64", ("c",)),
+    )
+)
+define(
+    OpDef(
+        name="MaskSlice",
+        doc="x's shape, alpha on [start, end) of dim 1 or 2 and beta elsewhere. The values of x are not used.",
+        stages=BOTH,
+        params=(
+            IntParam("start", minimum=0),
+            IntParam("end", minimum=0),
+            inner_axis.needed(),
+            FloatParam("alpha", 1.0),
+            FloatParam("beta", 0.0),
+        ),
+        operands=("x",),
+        infer=_mask_slice,
+        reference=lanewise(_mask_values),
+        example=Example("0, 8, 2, alpha=0.0, beta=1.0", ("q",)),
+    )
+)
+define(
+    OpDef(
+        name="Fill",
+        doc="Writes alpha to every element of a field.",
+        stages=CACHE,
+        params=(FloatParam("alpha", 0.0),),
+        operands=(),
+        infer=_fill,
+        reference=_fill_values,
+        writes_field=True,
+        example=Example("alpha=1.0", ()),
+        elsewhere="Fields are filled in forward_cache; a constant in the indexer is MaskSlice(0, 0, 1, beta=value)",
+    )
+)
+define(
+    OpDef(
+        name="Load",
+        doc="A field of the scored blocks as an intermediate; ops over blocks need it, others read fields directly.",
+        stages=INDEXER,
+        operands=("field",),
+        infer=_load,
+        reference=lanewise(lambda args, x: x),
+        flops=_free,
+        example=Example("", ("f",)),
+        elsewhere="The cache stage reads fields directly",
+    )
+)
