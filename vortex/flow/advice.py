@@ -1,0 +1,71 @@
+"""What to write instead of native Python or torch operations on the tensors of a flow."""
+
+from __future__ import annotations
+
+from vortex.errors import nearest
+
+_REDUCE = "{0}(dim=1) reduces the rows and {0}(dim=2) the columns of each block"
+_PRODUCT = "GeMM()(x, y, ctx=ctx) is y x^T: O[a, b] = sum_k y[a, k] x[b, k]"
+_SHAPE = "Reshape(-1, rows, cols) changes the inner dims"
+_SUBTRACT = "Add(alpha=1.0, beta=-1.0)(x, y, ctx=ctx) is x - y"
+_DIVIDE = "Log(), Add_Mul(beta=-1.0) and Exp() give 1 / y; Add_Mul(beta=1 / c) divides by a number c"
+_SLICE = "Tensors of a flow are not indexed: MaskSlice(start, end, dim) gives a mask to Multiply with"
+_ADVICE = {
+    **{name: _REDUCE.format("Mean") for name in ("mean", "average")},
+    **{name: _REDUCE.format("Sum") for name in ("sum",)},
+    **{name: _REDUCE.format("Max") for name in ("max", "amax")},
+    **{name: _REDUCE.format("Min") for name in ("min", "amin")},
+    **{name: _REDUCE.format("L2Norm") for name in ("norm", "linalg", "vector_norm")},
+    **{name: _PRODUCT for name in ("matmul", "mm", "bmm", "dot", "einsum", "inner", "linear", "@", "mv", "baddbmm")},
+    **{name: _SHAPE for name in ("view", "reshape", "flatten", "squeeze", "unsqueeze", "unflatten", "repeat", "expand")},
+    **{name: "Transpose()(x, ctx=ctx) swaps the inner dims" for name in ("t", "T", "mT", "transpose", "permute")},
+    **{name: "Multiply()(x, y, ctx=ctx), or Add_Mul(beta=c) for a number c" for name in ("*", "mul", "multiply", "square")},
+    **{name: "Add()(x, y, ctx=ctx), or Add_Mul(alpha=c) for a number c" for name in ("+", "add")},
+    **{name: _SUBTRACT for name in ("-", "sub", "subtract")},
+    **{name: _DIVIDE for name in ("/", "div", "divide", "true_divide")},
+    **{name: _SLICE for name in ("[]", "narrow", "index_select", "gather", "split", "chunk", "select")},
+    "topk": "topK()(score, o, ctx=ctx) selects the blocks",
+    "argsort": "topK()(score, o, ctx=ctx) selects the blocks",
+    "sort": "topK()(score, o, ctx=ctx) selects the blocks",
+    "softmax": "Softmax(dim=0, scale=1.0) is over the blocks of a row",
+    "normalize": "Normalize(dim=0) is over the blocks of a row",
+    "exp": "Exp()(x, ctx=ctx)",
+    "log": "Log()(x, ctx=ctx)",
+    "abs": "Abs()(x, ctx=ctx)",
+    "neg": "Add_Mul(beta=-1.0)(x, ctx=ctx)",
+    "relu": "Relu()(x, ctx=ctx)",
+    "sigmoid": "Sigmoid(beta=-1.0)(x, ctx=ctx)",
+    "silu": "Silu(beta=-1.0)(x, ctx=ctx)",
+    "kron": "Kron(dim=(1, 2))(x, y, ctx=ctx)",
+    "maximum": "Maximum()(x, y, ctx=ctx)",
+    "minimum": "Minimum()(x, y, ctx=ctx)",
+    "clamp": "Maximum()(x, y, ctx=ctx) and Minimum()(x, y, ctx=ctx)",
+    "where": "WhereGreater()(x, y, ctx=ctx) and its kin give 0 or -1e30, to be added to a score",
+    "==": "WhereEqual()(x, y, ctx=ctx)",
+    "!=": "WhereNotEqual()(x, y, ctx=ctx)",
+    "<": "WhereLess()(x, y, ctx=ctx)",
+    "<=": "WhereLessEqual()(x, y, ctx=ctx)",
+    ">": "WhereGreater()(x, y, ctx=ctx)",
+    ">=": "WhereGreaterEqual()(x, y, ctx=ctx)",
+    "**": "Multiply()(x, x, ctx=ctx) squares; Log(), Add_Mul(beta=p) and Exp() give x^p",
+    "zeros": "Fill(alpha=0.0)(field, loc=loc, ctx=ctx) in forward_cache",
+    "ones": "Fill(alpha=1.0)(field, loc=loc, ctx=ctx) in forward_cache",
+    "copy_": "Pass the field as the op's output in forward_cache",
+    "clone": "Tensors are values here; use x as it is",
+    "float": "All computation is in float32 already",
+    "to": "All computation is in float32 already",
+    "sqrt": "Log(), Add_Mul(beta=0.5) and Exp() give the root; L2Norm() includes one",
+    "item": "A flow has no values while it is traced; express the choice with the Where ops",
+}
+
+
+def op_for(name: str) -> str:
+    """The Vortex op that does what the attribute, function or operator `name` would."""
+    found = _ADVICE.get(name) or _ADVICE.get(name.rstrip("_").lower())
+    if found:
+        return found
+    from vortex.graph.model import Stage
+    from vortex.ops import stage_ops
+
+    close = nearest(name, stage_ops(Stage.INDEXER))
+    return f"The nearest op is {close}" if close else "Use ops of vortex.indexer and vortex.cache only (docs/ops.md)"

@@ -1,0 +1,112 @@
+"""`vFlow` and `vFlowMLA`: what an author subclasses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vortex.errors import FlowInitError
+from vortex.flow.torch_standin import dtype as _dtype
+from vortex.flow.torch_standin import itemsize
+from vortex.flow.trace import trace
+from vortex.graph.geometry import Geometry
+from vortex.graph.model import FlowGraph
+
+
+class FlowBase:
+    """A sparse-attention program for one sequence and one kv head.
+
+    Subclasses create op instances in `__init__`, one per call site, and define `create_cache`, `forward_cache` and
+    `forward_indexer`. Tracing (`vortex.flow.trace_flow`) turns an object into a FlowGraph.
+    """
+
+    kind = "gqa"
+    graph: FlowGraph | None = None
+    _dtypes: tuple[Any, Any] = ("bfloat16", "bfloat16")
+
+    def __init__(self) -> None:
+        pass
+
+    def create_cache(self, *sizes: int) -> dict[str, tuple[int, int]]:
+        """Field name -> (rows, cols) per block."""
+        raise NotImplementedError
+
+    def forward_cache(self, cache: Any, loc: Any, ctx: Any) -> None:
+        """Summarises the finished block: `cache[name]` is `[1, rows, cols]`."""
+        raise NotImplementedError
+
+    def forward_indexer(self, q: Any, o: Any, cache: Any, ctx: Any) -> None:
+        """Scores blocks: `q` is `[1, group, head_dim]`, `cache[name]` is `[S, rows, cols]`; ends in one op that claims `o`."""
+        raise NotImplementedError
+
+    def _traced(self) -> FlowGraph:
+        if self.graph is None:
+            raise FlowInitError(f"{type(self).__name__} is not initialised: call initialize(...) first")
+        return self.graph
+
+    def _start(self, geometry: Geometry, kv_cache_dtype: Any, intermediate_dtype: Any) -> None:
+        self.graph = trace(self, geometry)
+        self._dtypes = (kv_cache_dtype, _dtype("bfloat16") if intermediate_dtype is None else intermediate_dtype)
+
+    def get_cache_meta_info(self) -> dict[str, tuple[tuple[int, int], Any]]:
+        """Field name -> ((rows, cols), dtype): the flow's fields in their order, then the engine's."""
+        graph, (kv, own) = self._traced(), self._dtypes
+        groups = ((graph.fields, own), (graph.injected, kv))
+        return {f.name: ((f.rows.hint, f.cols.hint), dtype) for fields, dtype in groups for f in fields}
+
+    def get_token_ratio(self) -> float:
+        """Bytes of all fields of a block over the bytes of its `k`."""
+        return self._bytes(own_only=False) / self._k_bytes()
+
+    def get_aux_token_ratio(self) -> float:
+        """Bytes of the flow's own fields of a block over the bytes of its `k`."""
+        return self._bytes(own_only=True) / self._k_bytes()
+
+    def _bytes(self, own_only: bool) -> int:
+        graph = self._traced()
+        names = {f.name for f in graph.fields} if own_only else set(self.get_cache_meta_info())
+        return sum(
+            rows * cols * itemsize(dtype)
+            for name, ((rows, cols), dtype) in self.get_cache_meta_info().items()
+            if name in names
+        )
+
+    def _k_bytes(self) -> int:
+        return self._traced().injected[0].type.numel * itemsize(self._dtypes[0])
+
+
+class vFlow(FlowBase):
+    """A flow over `k` and `v`, each (block_size, head_dim) per block."""
+
+    def initialize(
+        self,
+        block_size: int,
+        head_dim: int,
+        kv_cache_dtype: Any = "bfloat16",
+        q_data_type: Any = "bfloat16",
+        intermediate_dtype: Any = None,
+        *,
+        group: int = 4,
+    ) -> None:
+        """Traces the flow for these sizes; may be called again. Raises FlowTypeError."""
+        self._start(Geometry(block_size, head_dim, group), kv_cache_dtype, intermediate_dtype)
+
+
+class vFlowMLA(FlowBase):
+    """A flow over `latent`, (block_size, kv_lora_rank + qk_rope_head_dim) per block, laid out [kv_c | k_pe]."""
+
+    kind = "mla"
+
+    def initialize(
+        self,
+        block_size: int,
+        kv_lora_rank: int,
+        qk_rope_head_dim: int,
+        kv_cache_dtype: Any = "bfloat16",
+        q_data_type: Any = "bfloat16",
+        intermediate_dtype: Any = None,
+        *,
+        group: int = 16,
+    ) -> None:
+        """Traces the flow for these sizes; may be called again. Raises FlowTypeError."""
+        geometry = Geometry.mla(block_size, kv_lora_rank, qk_rope_head_dim, group)
+        self._start(geometry, kv_cache_dtype, intermediate_dtype)

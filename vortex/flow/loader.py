@@ -1,0 +1,188 @@
+"""Flow files -> flow classes -> graphs. This module executes the files it is given: the trusted path.
+
+Candidates go through the sandbox, which runs `load_source` inside its jail.
+"""
+
+from __future__ import annotations
+
+import builtins
+import hashlib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from vortex.errors import FlowInitError, FlowLoadError, FlowTypeError, VortexError, unknown
+from vortex.flow.base import FlowBase
+from vortex.flow.registry import Entry, Source, add, collecting, get, has, list_keys
+from vortex.flow.torch_standin import torch_for
+from vortex.flow.trace import trace
+from vortex.flow.where import raising_line
+from vortex.graph.geometry import Geometry
+from vortex.graph.model import FlowGraph, Stage
+from vortex.ops import no_such_op
+
+MAX_SOURCE = 2**20
+_loaded: dict[tuple[str, str], tuple[str, ...]] = {}
+
+
+def load_source(
+    source: str, filename: str = "flow.py", *, trusted: bool = False, scope: Mapping[str, Any] | None = None
+) -> dict[str, type[FlowBase]]:
+    """Executes a flow file and returns what it registers, without touching the process's registry.
+
+    trusted: whether torch functions may reach the real torch. scope: builtins instead of Python's own.
+    Raises FlowLoadError, or the VortexError that the file's own code runs into.
+    """
+    digest = hashlib.sha256(source.encode(errors="replace")).hexdigest()
+    return {name: entry.cls for name, entry in _execute(source, Source(filename, digest), trusted, scope).items()}
+
+
+def _execute(source: str, origin: Source, trusted: bool, scope: Mapping[str, Any] | None) -> dict[str, Entry]:
+    if len(source) > MAX_SOURCE:
+        raise FlowLoadError(f"{origin.file} has more than {MAX_SOURCE} characters")
+    try:
+        code = compile(source, origin.file, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+        raise FlowLoadError(f"{origin.file}{line}: {error.__class__.__name__}: {error}") from None
+    module = ModuleType(f"vortex_flow_{origin.digest[:12]}")
+    module.__file__ = origin.file
+    names = dict(vars(builtins) if scope is None else scope)
+    names["__import__"] = _importer(names.get("__import__", builtins.__import__), torch_for(trusted))
+    module.__dict__["__builtins__"] = names
+    sys.modules[module.__name__] = module
+    try:
+        with collecting(origin) as found:
+            exec(code, module.__dict__)
+    except FlowTypeError as error:
+        raise error.at(line=raising_line(error.__traceback__, origin.file)) from None
+    except VortexError:
+        raise
+    except ImportError as error:
+        raise FlowLoadError(_at(origin.file, error, _import_hint(error))) from error
+    except Exception as error:
+        raise FlowLoadError(_at(origin.file, error, "")) from error
+    return found
+
+
+def _importer(real: Any, torch: ModuleType) -> Any:
+    def import_(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:
+        if name == "torch" and level == 0:
+            return torch
+        return real(name, globals, locals, fromlist, level)
+
+    return import_
+
+
+def _at(filename: str, error: Exception, hint: str) -> str:
+    line = raising_line(error.__traceback__, filename)
+    at = f", line {line}" if line else ""
+    return f"{filename}{at}: {type(error).__name__}: {str(error)[:300]}{hint}"
+
+
+def _import_hint(error: ImportError) -> str:
+    module, name = (error.name or "").replace("vortex_torch", "vortex"), getattr(error, "name_from", None)
+    name = name or str(error).partition("cannot import name '")[2].partition("'")[0]
+    stages = {f"vortex.{stage}": stage for stage in Stage}
+    return f". {no_such_op(stages[module], name)}" if module in stages and name else ""
+
+
+def load_file(path: str | Path) -> tuple[str, ...]:
+    """Executes the flow file `path`, registers its flows and returns their names. Loading an unchanged file again is free.
+    Raises FlowLoadError or RegistryError."""
+    file = Path(path).expanduser().resolve()
+    try:
+        data = file.read_bytes()
+        source = data.decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise FlowLoadError(f"cannot read the flow file {path}: {error}") from None
+    origin = Source(str(file), hashlib.sha256(data).hexdigest())
+    key = (origin.file, origin.digest)
+    if key not in _loaded:
+        found = _execute(source, origin, trusted=True, scope=None)
+        if not found:
+            raise FlowLoadError(f'{path} registers no flow; put @register("name") above its class')
+        for name, entry in found.items():
+            add(name, entry)
+        _loaded[key] = tuple(found)
+    return _loaded[key]
+
+
+def build_vflow(
+    name: str, init_kwargs: Mapping[str, Any] | None = None, user_file: str | Path | None = None
+) -> FlowBase:
+    """An instance of the flow `name`, after loading `user_file` if one is given. Raises FlowLoadError (with the names that
+    exist) or FlowInitError."""
+    if user_file is not None:
+        load_file(user_file)
+    if not has(name):
+        where = f" in {user_file} or shipped" if user_file is not None else ""
+        raise FlowLoadError(f"{unknown('flow', name, list_keys())}{where and f'; looked{where}'}")
+    return construct(get(name), init_kwargs)
+
+
+def construct(cls: type[FlowBase], init_kwargs: Mapping[str, Any] | None = None) -> FlowBase:
+    """An instance of a flow class. Raises FlowTypeError for a wrong op constructor, FlowInitError for anything else."""
+    try:
+        return cls(**(init_kwargs or {}))
+    except FlowTypeError:
+        raise
+    except Exception as error:
+        filename = getattr(getattr(cls.__init__, "__code__", None), "co_filename", "")
+        line = raising_line(error.__traceback__, filename)
+        at = f" (line {line})" if line else ""
+        raise FlowInitError(f"{cls.__name__}.__init__{at} raised {type(error).__name__}: {str(error)[:300]}") from error
+
+
+def trace_flow(
+    flow: FlowBase | type[FlowBase],
+    *,
+    block_size: int = 16,
+    head_dim: int = 128,
+    group: int = 4,
+    geometry: Geometry | None = None,
+) -> FlowGraph:
+    """The graph of a flow object or class. The sizes are hints: the graph serves every geometry that its guards allow.
+    An MLA flow needs `geometry=Geometry.mla(...)`, and gets 512 + 64 features by default.
+    Raises FlowTypeError, FlowInitError, or GraphError for a graph that is too large to be real."""
+    built = construct(flow) if isinstance(flow, type) else flow
+    if geometry is None:
+        mla = built.kind == "mla"
+        geometry = Geometry.mla(block_size, 512, 64, group) if mla else Geometry(block_size, head_dim, group)
+    return trace(built, geometry)
+
+
+def trace_source(source: str, filename: str = "flow.py", *, scope: Mapping[str, Any] | None = None) -> FlowGraph:
+    """The graph of the one flow that `source` registers, torch being the stand-in. For use inside the sandbox.
+    Raises VortexError."""
+    found = load_source(source, filename, scope=scope)
+    if len(found) != 1:
+        raise FlowLoadError(f"the file must register exactly one flow, it registers {len(found)}: {', '.join(found) or 'none'}")
+    (cls,) = found.values()
+    return trace_flow(cls)
+
+
+def load_graph(path_or_name: str | Path) -> FlowGraph:
+    """The graph of a registered flow, of a flow file (`flow.py`, or `flow.py:name` if it registers several), or of a
+    `graph.json`. Raises VortexError."""
+    text = str(path_or_name)
+    if has(text):
+        return trace_flow(construct(get(text)))
+    if text.endswith(".json"):
+        try:
+            return FlowGraph.from_json(Path(text).read_bytes())
+        except OSError as error:
+            raise FlowLoadError(f"cannot read the graph {text}: {error}") from None
+    path, _, name = text.partition(".py:")
+    if name:
+        load_file(path + ".py")
+        return trace_flow(build_vflow(name))
+    if text.endswith(".py") or Path(text).is_file():
+        names = load_file(text)
+        if len(names) > 1:
+            raise FlowLoadError(f"{text} registers several flows; choose one, as {text}:{names[0]} ({', '.join(names)})")
+        return trace_flow(build_vflow(names[0]))
+    raise FlowLoadError(unknown("flow", text, list_keys()))
+

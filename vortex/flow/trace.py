@@ -1,0 +1,203 @@
+"""Runs a flow's three methods on metadata tensors and records what they do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from vortex.abs import ContextBase
+from vortex.dims import Dim, recording
+from vortex.errors import FlowTypeError, GuardError, VortexError
+from vortex.flow.vtensor import Opaque, Output, vTensor
+from vortex.flow.where import raising_line, user_line
+from vortex.graph.build import SYMBOLS, GraphBuilder, symbols
+from vortex.graph.geometry import Geometry
+from vortex.graph.limits import check_size
+from vortex.graph.model import FlowGraph, Format, Ref, Stage, TensorType
+from vortex.symbols import Expr, Guard
+
+if TYPE_CHECKING:
+    from vortex.flow.base import FlowBase
+    from vortex.ops import OpDef
+
+
+class TraceContext(ContextBase):
+    """The `ctx` of a trace."""
+
+
+class CacheView(Mapping[str, vTensor]):
+    """`cache[name]` for one stage of a trace."""
+
+    def __init__(self, trace: Trace, stage: Stage) -> None:
+        self._trace, self._stage = trace, stage
+
+    def __getitem__(self, name: str) -> vTensor:
+        try:
+            found = self._trace.builder.field_type(name)
+        except FlowTypeError as error:
+            raise error.at(line=user_line()) from None
+        return vTensor(self._trace, self._stage, f"cache[{name!r}]", found, None, field=name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([*self._trace.builder.fields, *self._trace.builder.injected])
+
+    def __contains__(self, name: object) -> bool:
+        return name in list(self)
+
+    def __len__(self) -> int:
+        return len(list(self))
+
+    def __setitem__(self, name: str, value: object) -> None:
+        raise FlowTypeError(
+            f"cache[{name!r}] cannot be assigned",
+            line=user_line(),
+            hint="In forward_cache, give the op the field as its output: op(x, cache[...], loc=loc, ctx=ctx)",
+        )
+
+
+class Trace:
+    """One trace of one flow object: the graph under construction, and which op instances have been used."""
+
+    def __init__(self, kind: str, geometry: Geometry) -> None:
+        self.builder = GraphBuilder(kind, geometry)
+        self.stage = Stage.CACHE
+        self.used: dict[int, tuple[object, int | None]] = {}
+
+    def record(
+        self, instance: object, stage: Stage, definition: OpDef, attrs: Mapping[str, Any], operands: list[vTensor], output: str | None
+    ) -> vTensor:
+        """Appends one op call."""
+        line = user_line()
+        if stage is not self.stage:
+            raise FlowTypeError(
+                f"is an op of vortex.{stage}, called in forward_{self.stage}",
+                op=definition.name,
+                line=line,
+                hint=f"Import the one of vortex.{self.stage}",
+            )
+        earlier = self.used.get(id(instance))
+        if earlier is not None:
+            raise FlowTypeError(
+                f"this instance is called twice (first in line {earlier[1]})",
+                op=definition.name,
+                line=line,
+                hint="Create one instance per call site in __init__",
+            )
+        self.used[id(instance)] = (instance, line)
+        inputs = [self.resolve(operand, stage) for operand in operands]
+        types = tuple(operand._type for operand in operands)
+        try:
+            ref = self.builder.append(stage, definition, attrs, inputs, types, output, line)
+        except FlowTypeError as error:
+            shapes = tuple(operand._type.text(stage) for operand in operands)
+            raise error.at(op=definition.name, line=line, shapes=shapes) from None
+        found = self.builder.programs[stage][ref.node].type
+        return vTensor(self, stage, f"{definition.name} of line {line}", found, ref, field=output)
+
+    def resolve(self, operand: vTensor, stage: Stage) -> Ref:
+        """The graph's name for an operand: for a field, what it holds at this point of the program."""
+        if operand._field is not None:
+            return self.builder.read(stage, operand._field)
+        assert operand._ref is not None
+        return operand._ref
+
+
+def run(flow: FlowBase, geometry: Geometry) -> FlowGraph:
+    """One trace of `flow`. Raises FlowTypeError; GraphError for what is too large."""
+    cls, kind = type(flow), flow.kind
+    trace, guards = Trace(kind, geometry), dict[Guard, None]()
+    sizes = symbols(kind, geometry)
+    arguments = [sizes[name] for name in SYMBOLS[kind] if name != "group"]
+    with recording(guards):
+        fields = _call(flow, "create_cache", *arguments)
+    if not isinstance(fields, dict):
+        raise _at(cls, "create_cache", f"must return a dict of field name to (rows, cols), got {type(fields).__name__}")
+    for name, dims in fields.items():
+        try:
+            trace.builder.declare(name, dims)
+        except FlowTypeError as error:
+            raise error.at(line=_first_line(cls, "create_cache")) from None
+    context = TraceContext()
+    with recording(guards):
+        _call(flow, "forward_cache", CacheView(trace, Stage.CACHE), Opaque("loc"), context)
+    trace.stage = Stage.INDEXER
+    query = vTensor(trace, Stage.INDEXER, "q", trace.builder._query, Ref.query())
+    output = Output(trace, Stage.INDEXER, "o", TensorType(Format.RAGGED, Dim(1), Dim(1)), None)
+    with recording(guards):
+        _call(flow, "forward_indexer", query, output, CacheView(trace, Stage.INDEXER), context)
+    try:
+        graph = trace.builder.finish([str(guard) for guard in guards])
+    except FlowTypeError as error:
+        raise error.at(line=_first_line(cls, "forward_indexer")) from None
+    check_size(graph)
+    return graph
+
+
+def trace(flow: FlowBase, geometry: Geometry) -> FlowGraph:
+    """The graph of `flow`, for every geometry that satisfies its guards.
+
+    Python can use a size in ways that leave no trace in it (`range(q.shape[1])`). So the flow is traced again with each symbol
+    changed: where the graph then differs from what the first graph says for those sizes, the symbol is fixed by a guard.
+    """
+    graph = run(flow, geometry)
+    pinned = []
+    for name, value in geometry.bindings().items():
+        if name not in SYMBOLS[flow.kind]:
+            continue
+        other = _changed(geometry, name)
+        try:
+            expected = graph.instantiate(other)
+        except VortexError:
+            continue  # the graph itself says that it does not serve these sizes
+        try:
+            serves = _numbers(run(flow, other).canonical()) == _numbers(expected)
+        except (VortexError, GuardError):
+            serves = False
+        if not serves:
+            pinned.append(str(Guard.of(Expr.of(name), "==", Expr.of(value))))
+    if not pinned:
+        return graph
+    return FlowGraph(
+        graph.kind, graph.fields, graph.cache, graph.indexer, tuple(sorted({*graph.guards, *pinned})), traced_at=geometry
+    )
+
+
+def _changed(geometry: Geometry, name: str) -> Geometry:
+    values = dict(vars(geometry))
+    values[name] = values[name] * 2 if values[name] <= 64 else values[name] // 2
+    if geometry.kv_lora_rank:
+        values["head_dim"] = values["kv_lora_rank"] + values["qk_rope_head_dim"]
+    return Geometry(**values)
+
+
+def _numbers(graph: FlowGraph) -> object:
+    """The graph with numbers for all sizes, to compare traces at the same geometry."""
+    return (
+        [(field.name, field.rows.hint, field.cols.hint) for field in graph.fields],
+        [(stage, node.op, node.attrs, node.inputs, node.output) for stage, node in graph.nodes()],
+    )
+
+
+def _call(flow: FlowBase, method: str, *arguments: object) -> Any:
+    """Calls one of the author's methods; whatever it raises becomes an error with the line of the user's file."""
+    cls = type(flow)
+    function = getattr(cls, method)
+    try:
+        return getattr(flow, method)(*arguments)
+    except VortexError:
+        raise
+    except NotImplementedError:
+        raise FlowTypeError(f"{cls.__name__} does not define {method}") from None
+    except Exception as error:
+        filename = function.__code__.co_filename if hasattr(function, "__code__") else ""
+        line = raising_line(error.__traceback__, filename)
+        raise FlowTypeError(f"{method} raised {type(error).__name__}: {str(error)[:300]}", line=line) from error
+
+
+def _first_line(cls: type, method: str) -> int | None:
+    code = getattr(getattr(cls, method), "__code__", None)
+    return code.co_firstlineno if code is not None else None
+
+
+def _at(cls: type, method: str, message: str) -> FlowTypeError:
+    return FlowTypeError(f"{method} {message}", line=_first_line(cls, method))

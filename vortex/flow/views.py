@@ -1,0 +1,134 @@
+"""The op classes that flow files import: one thin class per op and stage, made from its definition."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from vortex.dims import recording
+from vortex.errors import FlowTypeError
+from vortex.flow.vtensor import Output, vTensor
+from vortex.flow.where import user_line
+from vortex.graph.model import Stage
+from vortex.ops.base import OpDef
+from vortex.ops.registry import no_such_op, stage_ops
+
+
+class Op:
+    """An op instance: created in a flow's `__init__`, called once per trace."""
+
+    definition: ClassVar[OpDef]
+    stage: ClassVar[Stage]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        with recording(None):
+            try:
+                self.attrs = self.definition.bind(args, kwargs, self.stage)
+            except FlowTypeError as error:
+                raise error.at(line=user_line()) from None
+
+    def __repr__(self) -> str:
+        return f"{self.definition.name}({', '.join(f'{name}={value!r}' for name, value in self.attrs.items())})"
+
+    def _operand(self, value: object, name: str) -> vTensor:
+        if isinstance(value, Output):
+            raise self._error(f"o cannot be the operand {name}", "o is the last argument of topK")
+        if not isinstance(value, vTensor):
+            raise self._error(
+                f"the operand {name} must be a tensor of the flow, got {type(value).__name__}",
+                "Numbers go into constructors, such as Add_Mul(alpha=..., beta=...)",
+            )
+        if value._stage is not value._trace.stage:
+            raise self._error(
+                f"the operand {name} belongs to forward_{value._stage}", "Stages exchange values through cache fields only"
+            )
+        return value
+
+    def _field(self, value: object, what: str) -> str:
+        if not isinstance(value, vTensor) or value._field is None:
+            raise self._error(f"{what} must be a cache field, got {value!r:.60}", 'Write cache["name"]')
+        self._operand(value, what)
+        return value._field
+
+    def _error(self, message: str, hint: str | None = None) -> FlowTypeError:
+        return FlowTypeError(message, op=self.definition.name, line=user_line(), hint=hint)
+
+    def _count(self, given: int, names: list[str]) -> FlowTypeError:
+        return self._error(f"takes {len(names)} tensors ({', '.join(names)}), got {given}", f"Call it as {self._call_form()}")
+
+    def _call_form(self) -> str:
+        raise NotImplementedError
+
+
+class IndexerOp(Op):
+    """`op(x, ..., ctx=ctx)`; an op that claims the output takes `o` last."""
+
+    stage = Stage.INDEXER
+
+    def __call__(self, *operands: Any, ctx: Any = None) -> Any:
+        with recording(None):
+            return self._record(operands)
+
+    def _record(self, operands: tuple[Any, ...]) -> Any:
+        op = self.definition
+        extra = ["o"] if op.claims_output else ["field"] if op.writes_field else []
+        names = [*op.operands, *extra]
+        if len(operands) != len(names):
+            raise self._count(len(operands), names)
+        tensors = [self._operand(value, name) for value, name in zip(operands, op.operands, strict=False)]
+        output = None
+        if op.claims_output:
+            if not isinstance(operands[-1], Output):
+                raise self._error(f"must be given o, got {operands[-1]!r:.60}", f"Call it as {self._call_form()}")
+        elif op.writes_field:
+            output = self._field(operands[-1], "the field to write")
+        traces = [value._trace for value in operands if isinstance(value, vTensor)]
+        result = traces[0].record(self, self.stage, op, self.attrs, tensors, output)
+        return operands[-1] if op.claims_output else result
+
+    def _call_form(self) -> str:
+        extra = ["o"] if self.definition.claims_output else []
+        return f"op({', '.join([*self.definition.operands, *extra, 'ctx=ctx'])})"
+
+
+class CacheOp(Op):
+    """`op(x, ..., output, loc=loc, ctx=ctx)`; without an output the result is an intermediate."""
+
+    stage = Stage.CACHE
+
+    def __call__(self, *operands: Any, output: Any = None, loc: Any = None, ctx: Any = None) -> Any:
+        with recording(None):
+            return self._record(operands, output)
+
+    def _record(self, operands: tuple[Any, ...], output: Any) -> Any:
+        op = self.definition
+        if len(operands) == len(op.operands) + 1:
+            if output is not None:
+                raise self._error("the output is given twice", f"Call it as {self._call_form()}")
+            operands, output = operands[:-1], operands[-1]
+        if len(operands) != len(op.operands):
+            raise self._count(len(operands), [*op.operands, "output"])
+        tensors = [self._operand(value, name) for value, name in zip(operands, op.operands, strict=True)]
+        if output is None and op.writes_field:
+            raise self._error("needs the field that it writes", f"Call it as {self._call_form()}")
+        field = self._field(output, "the output") if output is not None else None
+        traces = [value._trace for value in (*operands, output) if isinstance(value, vTensor)]
+        return traces[0].record(self, self.stage, op, self.attrs, tensors, field)
+
+    def _call_form(self) -> str:
+        target = "dest" if self.definition.writes_field else "output"
+        return f"op({', '.join([*self.definition.operands, target, 'loc=loc', 'ctx=ctx'])})"
+
+
+def views(stage: Stage) -> dict[str, type[Op]]:
+    """Name -> class, for all ops of a stage."""
+    base: type[Op] = IndexerOp if stage is Stage.INDEXER else CacheOp
+    made = {}
+    for name, op in stage_ops(stage).items():
+        members = {"definition": op, "__doc__": f"{op.signature}: {op.doc}", "__module__": f"vortex.{stage}"}
+        made[name] = type(name, (base,), members)
+    return made
+
+
+def missing(stage: Stage, name: str) -> AttributeError:
+    """The error for `from vortex.<stage> import name`."""
+    return AttributeError(f"module 'vortex.{stage}' has no attribute {name!r}" if name.startswith("_") else no_such_op(stage, name))

@@ -1,0 +1,17 @@
+"""The scoring stage's ops: run for every row in every decode step.
+
+The classes are made from the op definitions in `vortex.ops`; `docs/ops.md` lists them.
+"""
+
+from typing import Any
+
+from vortex.flow.views import missing, views
+from vortex.graph.model import Stage
+
+_VIEWS = views(Stage.INDEXER)
+globals().update(_VIEWS)
+__all__ = sorted(_VIEWS)
+
+
+def __getattr__(name: str) -> Any:
+    raise missing(Stage.INDEXER, name)
