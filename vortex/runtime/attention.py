@@ -5,6 +5,8 @@ K and V are never repeated over query heads: that would read the cache `group` t
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 
@@ -23,7 +25,7 @@ class Workspace:
 
     def take(self, name: str, shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
         """An uninitialised tensor of `shape`; the same name returns the same memory."""
-        size = int(np.prod(shape))
+        size = math.prod(shape)
         buffer = self._buffers.get(name)
         if buffer is None or buffer.numel() < size or buffer.dtype != like.dtype or buffer.device != like.device:
             buffer = torch.empty(size, dtype=like.dtype, device=like.device)

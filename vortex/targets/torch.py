@@ -7,12 +7,60 @@ import torch
 
 from vortex.config import Dtype
 from vortex.graph.geometry import Geometry
-from vortex.graph.model import FlowGraph
+from vortex.graph.model import FlowGraph, Ref, RefKind
 from vortex.runtime.attention import Workspace, dense_attention, sparse_attention
 from vortex.runtime.plan import SparseRows
 from vortex.runtime.pool import KVPool, PageTable
 from vortex.runtime.select import top_blocks
-from vortex.targets.base import Program
+from vortex.runtime.table import BlockTable
+from vortex.targets.base import LayerCache, Program
+from vortex.targets.compiled import CompiledGraph
+from vortex.targets.rewrite import bound_as_products
+
+
+CHUNK_BYTES = 1 << 20
+"""Size of the largest intermediate of a group of rows on the CPU: small enough to stay in its cache between ops."""
+
+
+class TorchProgram(CompiledGraph):
+    """See `vortex.targets.base.Program`. Rows are padded to `[rows, blocks, r, c]`; BATCHED is `[rows, 1, r, c]`."""
+
+    def rewritten(self, graph: FlowGraph) -> FlowGraph:
+        return bound_as_products(graph)
+
+    def scores(self, q: torch.Tensor, layer: LayerCache, table: BlockTable, rows: SparseRows) -> torch.Tensor:
+        count = len(rows)
+        out = torch.empty((count, rows.blocks), device=q.device)
+        chunk = max(1, CHUNK_BYTES // (4 * self.widest * rows.blocks)) if q.device.type == "cpu" else count
+        for first in range(0, count, chunk):
+            last = min(count, first + chunk)
+            blocks = int(rows.host_n[first:last].max())
+            part = self._part(q[first:last, None], layer, table, (first, last, blocks), rows.valid[first:last, :blocks])
+            out[first:last, :blocks] = part
+        return out
+
+    def _part(
+        self,
+        q: torch.Tensor,
+        layer: LayerCache,
+        table: BlockTable,
+        span: tuple[int, int, int],
+        valid: torch.Tensor,
+    ) -> torch.Tensor:
+        """Scores of the rows `span = (first, last, blocks)`: `[rows, blocks]`."""
+        done: dict[int, torch.Tensor] = {}
+
+        def operand(ref: Ref) -> torch.Tensor:
+            if ref.kind is RefKind.NODE:
+                return done[ref.node]
+            if ref.kind is RefKind.QUERY:
+                return q.float()
+            return table.read(self.field(layer, ref.name), *span).float()
+
+        for step in self.live:
+            inputs = tuple(operand(ref) for ref in step.node.inputs)
+            done[step.index] = step.op.run(step.args, inputs, valid)
+        return operand(self.score)[..., 0, 0]
 
 
 class TorchTarget:
@@ -21,7 +69,7 @@ class TorchTarget:
     name = "torch"
 
     def program(self, graph: FlowGraph, geometry: Geometry, dtype: Dtype) -> Program:
-        raise NotImplementedError
+        return TorchProgram(graph, geometry, dtype)
 
     def select(self, scores: torch.Tensor, rows: SparseRows) -> torch.Tensor:
         return top_blocks(scores, rows.valid, rows.most)

@@ -1,0 +1,160 @@
+"""Generated cases that every target runs: flows x ragged rows x block sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from vortex.config import VortexConfig
+from vortex.graph import FlowGraph, Geometry, Ref, Stage
+from vortex.graph.build import GraphBuilder, symbols
+from vortex.runtime.plan import SparseRows, make_plan
+from vortex.runtime.pool import PAGE, KVPool, PageTable
+from vortex.runtime.table import BlockTable
+
+GROUP, HEAD_DIM, HEADS = 4, 16, 2
+
+
+class Flow:
+    """Shorthand over GraphBuilder."""
+
+    def __init__(self) -> None:
+        geometry = Geometry(16, HEAD_DIM, GROUP)
+        self.build = GraphBuilder("gqa", geometry)
+        size = symbols("gqa", geometry)
+        self.block_size, self.head_dim = size["block_size"], size["head_dim"]
+        self.q = Ref.query()
+        self.k, self.v = Ref.field("k"), Ref.field("v")
+
+    def cache(self, op: str, *inputs: Ref, to: str | None = None, **attrs: object) -> Ref:
+        return self.build.add(Stage.CACHE, op, attrs, inputs, to)
+
+    def __call__(self, op: str, *inputs: Ref, **attrs: object) -> Ref:
+        return self.build.add(Stage.INDEXER, op, attrs, inputs)
+
+    def field(self, name: str, rows: int, cols: int) -> Ref:
+        self.build.declare(name, (rows, cols))
+        return Ref.field(name)
+
+    def top(self, score: Ref) -> FlowGraph:
+        self("topK", score)
+        return self.build.finish()
+
+
+def centroid() -> FlowGraph:
+    f = Flow()
+    c = f.field("c", 1, f.head_dim)
+    f.cache("Mean", f.k, to="c", dim=1)
+    return f.top(f("GeMM", f("Mean", f.q, dim=1), c))
+
+
+def softmax_over_blocks() -> FlowGraph:
+    f = Flow()
+    c = f.field("c", 1, f.head_dim)
+    f.cache("Mean", f.k, to="c", dim=1)
+    return f.top(f("Max", f("Softmax", f("GeMM", f.q, c), dim=0, scale=0.09), dim=2))
+
+
+def quest() -> FlowGraph:
+    f = Flow()
+    high, low = f.field("high", 1, f.head_dim), f.field("low", 1, f.head_dim)
+    f.cache("Max", f.k, to="high", dim=1)
+    f.cache("Min", f.k, to="low", dim=1)
+    bound = f("Maximum", f("Multiply", f.q, high), f("Multiply", f.q, low))
+    return f.top(f("Max", f("Sum", bound, dim=2), dim=1))
+
+
+def value_energy() -> FlowGraph:
+    f = Flow()
+    c, energy = f.field("c", 1, f.head_dim), f.field("energy", 1, 1)
+    f.cache("Mean", f.k, to="c", dim=1)
+    f.cache("Mean", f.cache("L2Norm", f.v, dim=2), to="energy", dim=1)
+    return f.top(f("Multiply", f("GeMM", f("Mean", f.q, dim=1), c), energy))
+
+
+def halves() -> FlowGraph:
+    """Two centroids a block, scores of all heads, centred over the blocks of the row."""
+    f = Flow()
+    c = f.field("c", 2, f.head_dim)
+    f.cache("MeanInterleave", f.k, to="c", dim=1, k=f.block_size // 2)
+    best = f("Max", f("Max", f("GeMM", f.q, c), dim=1), dim=2)
+    centred = f("Add", best, f("Mean", best, dim=0), alpha=1.0, beta=-1.0)
+    return f.top(f("Normalize", centred, dim=0))
+
+
+def keys_themselves() -> FlowGraph:
+    """Reads K in the indexer: the true largest logit."""
+    f = Flow()
+    return f.top(f("Max", f("Max", f("GeMM", f.q, f.k), dim=1), dim=2))
+
+
+def ties() -> FlowGraph:
+    """Scores of a few distinct values: everything hangs on the rule for ties."""
+    f = Flow()
+    c = f.field("c", 1, f.head_dim)
+    f.cache("Mean", f.k, to="c", dim=1)
+    score = f("GeMM", f("Mean", f.q, dim=1), c)
+    return f.top(f("WhereGreater", score, f("Multiply", score, f("MaskSlice", score, start=0, end=0, dim=1))))
+
+
+def not_a_number() -> FlowGraph:
+    """The logarithm of a negative score is NaN, which ranks after every number."""
+    f = Flow()
+    c = f.field("c", 1, f.head_dim)
+    f.cache("Mean", f.k, to="c", dim=1)
+    return f.top(f("Log", f("GeMM", f("Mean", f.q, dim=1), c)))
+
+
+FLOWS: dict[str, Callable[[], FlowGraph]] = {
+    flow.__name__: flow
+    for flow in (
+        centroid,
+        softmax_over_blocks,
+        quest,
+        value_energy,
+        halves,
+        keys_themselves,
+        ties,
+        not_a_number,
+    )
+}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Ragged rows in a pool, some of them scattered over it."""
+
+    pool: KVPool
+    pages: PageTable
+    lengths: np.ndarray
+    q: torch.Tensor
+
+    @property
+    def requests(self) -> int:
+        return len(self.lengths)
+
+
+def ragged_rows(seed: int, scattered: bool, lengths: tuple[int, ...] = (700, 33, 300, 511, 512, 150)) -> Rows:
+    """Random K, V and q; `scattered` shuffles the pages of every row over the pool."""
+    generator = torch.Generator().manual_seed(seed)
+    counts = np.repeat([length // PAGE + 1 for length in lengths], HEADS)
+    pages = PageTable.contiguous(np.cumsum(counts) - counts, counts)
+    if scattered:
+        order = np.random.default_rng(seed).permutation(int(counts.sum()))
+        owned = np.arange(pages.pages.shape[1]) < counts[:, None]
+        pages = PageTable(np.where(owned, order[pages.pages], 0), counts)
+    k, v = (torch.randn(int(counts.sum()) * PAGE, HEAD_DIM, generator=generator) for _ in range(2))
+    q = torch.randn(len(lengths) * HEADS, GROUP, HEAD_DIM, generator=generator)
+    return Rows(KVPool(k, v), pages, np.array(lengths), q)
+
+
+def planned(rows: Rows, config: VortexConfig) -> tuple[SparseRows, BlockTable, torch.Tensor]:
+    """The sparse rows of a plan, their block table and their queries."""
+    block_size = config.block_size or 16
+    plan = make_plan(rows.lengths, block_size, config, None)
+    sparse = SparseRows(plan, HEADS, block_size, config, rows.q.device)
+    ids = (sparse.requests[:, None] * HEADS + np.arange(HEADS)).ravel()
+    return sparse, BlockTable(rows.pages.select(ids), block_size, rows.q.device), rows.q[torch.from_numpy(ids)]

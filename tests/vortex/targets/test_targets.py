@@ -1,0 +1,114 @@
+"""Every target against the reference: summaries, scores, selection, attention."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tests.vortex.targets.cases import FLOWS, GROUP, HEAD_DIM, HEADS, Rows, planned, ragged_rows
+from vortex.config import VortexConfig
+from vortex.graph import Geometry
+from vortex.runtime.attention import Workspace
+from vortex.runtime.dtypes import rounded
+from vortex.runtime.plan import SparseRows
+from vortex.runtime.summaries import Summaries
+from vortex.runtime.table import BlockTable
+from vortex.targets import TARGETS, LayerCache, get_target
+
+OTHERS = [name for name in TARGETS if name != "reference"]
+SCALE = HEAD_DIM**-0.5
+
+
+def scored(
+    target: str, flow: str, rows: Rows, config: VortexConfig
+) -> tuple[LayerCache, torch.Tensor, SparseRows, BlockTable, torch.Tensor]:
+    geometry = Geometry(config.block_size or 16, HEAD_DIM, GROUP)
+    program = get_target(target).program(FLOWS[flow](), geometry, config.dtype)
+    layer = LayerCache(0, rows.pool, {})
+    given, table, q = planned(rows, config)
+    summaries = Summaries(program, [layer], rows.requests)
+    summaries.update(layer, summaries.due(table, given.requests, rows.lengths // table.block_size))
+    return layer, program.scores(q, layer, table, given), given, table, q
+
+
+@pytest.mark.parametrize("scattered", [False, True])
+@pytest.mark.parametrize("block_size", [8, 16, 64])
+@pytest.mark.parametrize("flow", FLOWS)
+@pytest.mark.parametrize("target", OTHERS)
+def test_fields_scores_and_selection_agree(target: str, flow: str, block_size: int, scattered: bool) -> None:
+    rows = ragged_rows(block_size, scattered)
+    config = VortexConfig(topk_val=3, block_size=block_size, topk_ratio=0.3, block_reserved_eos=2)
+    expected_layer, expected, given, _, _ = scored("reference", flow, rows, config)
+    layer, scores, _, _, _ = scored(target, flow, rows, config)
+    for name, field in expected_layer.fields.items():
+        torch.testing.assert_close(layer.fields[name], field, rtol=1e-2, atol=1e-6)  # one bfloat16 step
+    valid = given.valid
+    assert len(given) > 0
+    torch.testing.assert_close(scores[valid], expected[valid], rtol=2e-2, atol=2e-2, equal_nan=True)
+    # The rule of selection itself is exact: on the same rounded scores both pick the same blocks.
+    same = rounded(scores, config.dtype)
+    picked, best = (get_target(name).select(same, given) for name in (target, "reference"))
+    for row, k in enumerate(given.host_k):
+        assert set(picked[row, :k].tolist()) == set(best[row, :k].tolist())
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_selection_ties_and_nan(target: str) -> None:
+    rows = ragged_rows(0, False, lengths=(16 * 12,))
+    given, _, _ = planned(rows, VortexConfig(topk_val=4, block_size=16))
+    assert given.most == 4
+    nan, inf = float("nan"), float("inf")
+    scores = torch.tensor(
+        [
+            [9.0, 0.0, 1.0, 1.0, -0.0, 0.0, 1.0, nan, nan, -1.0, 0.0, 9.0],
+            [nan, nan, -inf, nan, nan, nan, -inf, nan, nan, nan, nan, inf],
+        ]
+    )
+    picked = get_target(target).select(scores, given)
+    assert set(picked[0].tolist()) == {1, 2, 3, 6}
+    assert set(picked[1].tolist()) == {1, 2, 3, 6}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("scattered", [False, True])
+def test_sparse_attention_reads_only_the_chosen_blocks(target: str, scattered: bool) -> None:
+    rows = ragged_rows(3, scattered)
+    config = VortexConfig(topk_val=4, block_size=16)
+    given, table, q = planned(rows, config)
+    chosen = given.place(torch.rand(len(given), given.blocks).masked_fill(~given.valid, -1).topk(given.most).indices)
+    blocks = table.ids.gather(1, chosen)
+    work = Workspace()
+    backend = get_target(target)
+    clean = backend.attend(q, rows.pool, blocks, given, 16, SCALE, work).clone()
+
+    read = torch.zeros(rows.pool.k.shape[0] // 16, dtype=torch.bool)
+    read[blocks.ravel()] = True
+    for data in rows.pool.blocks(16):
+        data[~read] = torch.nan
+    poisoned = backend.attend(q, rows.pool, blocks, given, 16, SCALE, work)
+    assert torch.equal(poisoned, clean)
+    assert int(read.sum()) == int((given.host_k + 2).sum())  # bos + k + eos blocks per row, no more
+
+    for data in rows.pool.blocks(16):
+        data[blocks[:, 1]] = torch.nan
+    assert backend.attend(q, rows.pool, blocks, given, 16, SCALE, work).isnan().all()
+
+
+@pytest.mark.parametrize("target", OTHERS)
+@pytest.mark.parametrize("scattered", [False, True])
+def test_attention_agrees(target: str, scattered: bool) -> None:
+    rows = ragged_rows(4, scattered)
+    given, table, q = planned(rows, VortexConfig(topk_val=3, block_size=16, topk_ratio=0.25))
+    chosen = given.place(torch.rand(len(given), given.blocks).masked_fill(~given.valid, -1).topk(given.most).indices)
+    blocks = table.ids.gather(1, chosen)
+    ours, expected = (
+        get_target(name).attend(q, rows.pool, blocks, given, 16, SCALE, Workspace()) for name in (target, "reference")
+    )
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+    lengths = np.repeat(rows.lengths, HEADS)
+    ours, expected = (
+        get_target(name).attend_dense(rows.q, rows.pool, rows.pages, lengths, HEADS, SCALE)
+        for name in (target, "reference")
+    )
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)

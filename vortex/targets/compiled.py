@@ -1,0 +1,89 @@
+"""A graph with numbers for its symbols and its op definitions looked up: where the torch-based targets start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from vortex.config import Dtype
+from vortex.dims import Dim
+from vortex.graph.geometry import Geometry
+from vortex.graph.model import Attr, FlowGraph, Format, Node, RefKind, Stage
+from vortex.ops import Args, OpDef, find_op
+from vortex.runtime.dtypes import rounded
+from vortex.targets.base import LayerCache
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One node of a program, at `index`, with what its semantics need."""
+
+    index: int
+    node: Node
+    op: OpDef
+    args: Args
+
+
+class CompiledGraph:
+    """The canonical graph at one geometry. `score` is the operand of the selector."""
+
+    def __init__(self, graph: FlowGraph, geometry: Geometry, dtype: Dtype) -> None:
+        self.geometry, self.dtype = geometry, dtype
+        self.graph = self.rewritten(graph.instantiate(geometry))
+        self.fields = {field.name: (field.rows.hint, field.cols.hint) for field in self.graph.fields}
+        self.cache = _instructions(Stage.CACHE, self.graph.cache)
+        self.indexer = _instructions(Stage.INDEXER, self.graph.indexer)
+        self.score = self.graph.selector.inputs[0]
+        self.live = self._live()
+        widths = [step.node.type.numel for step in self.live if step.node.type.format is not Format.BATCHED]
+        self.widest = max(widths, default=1)
+        """Elements per block of the indexer's largest intermediate."""
+
+    def rewritten(self, graph: FlowGraph) -> FlowGraph:
+        """A hook for targets: an equal graph that they run faster."""
+        return graph
+
+    def _live(self) -> tuple[Instruction, ...]:
+        """The indexer's instructions that the score or a side effect needs, in order; the selector is not one."""
+        wanted = {self.score.node} if self.score.kind is RefKind.NODE else set()
+        for index in reversed(range(len(self.indexer))):
+            step = self.indexer[index]
+            if index in wanted or step.op.side_effect:
+                wanted |= {index, *(ref.node for ref in step.node.inputs if ref.kind is RefKind.NODE)}
+        return tuple(self.indexer[index] for index in sorted(wanted))
+
+    def field(self, layer: LayerCache, name: str) -> torch.Tensor:
+        """A field of the language as `[blocks, r, c]`: one of the layer's own, or `k` or `v`."""
+        if name in layer.fields:
+            return layer.fields[name]
+        k, v = layer.pool.blocks(self.geometry.block_size)
+        return {"k": k, "v": v}[name]
+
+    def summarize(self, layer: LayerCache, blocks: slice | torch.Tensor) -> None:
+        """Every op of the cache stage is lane-wise, so one pass serves any number of blocks."""
+        done: list[torch.Tensor] = []
+        everywhere = torch.ones(1, dtype=torch.bool)
+        for step in self.cache:
+            inputs = tuple(
+                done[ref.node] if ref.kind is RefKind.NODE else self.field(layer, ref.name)[blocks].float()
+                for ref in step.node.inputs
+            )
+            done.append(step.op.run(step.args, inputs, everywhere))
+        for step, value in zip(self.cache, done, strict=True):
+            if step.node.output is not None:
+                layer.fields[step.node.output][blocks] = rounded(value, self.dtype)
+
+
+def _instructions(stage: Stage, nodes: tuple[Node, ...]) -> tuple[Instruction, ...]:
+    return tuple(
+        Instruction(index, node, find_op(stage, node.op), Args({k: _number(v) for k, v in node.attrs}, node.type))
+        for index, node in enumerate(nodes)
+    )
+
+
+def _number(value: Attr) -> Attr:
+    """A symbolic size as a plain integer: its comparisons are those of the interpreter, not of the tracer."""
+    if isinstance(value, tuple):
+        return tuple(_number(item) for item in value)
+    return value.hint if isinstance(value, Dim) else value

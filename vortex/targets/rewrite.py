@@ -1,0 +1,85 @@
+"""Rewrites of a graph that leave what it computes and change how fast the `torch` target is.
+
+Each is expressed in ops of the language, so that no semantics are written a second time. Ops that a rewrite leaves
+without a reader stay in the program; a target does not run them.
+"""
+
+from __future__ import annotations
+
+from vortex.graph.build import GraphBuilder
+from vortex.graph.model import FlowGraph, Format, Node, Ref, RefKind, Stage
+
+
+def bound_as_products(graph: FlowGraph) -> FlowGraph:
+    """`Sum(2)(Maximum(q * a, q * b))` as two products of matrices.
+
+    For every feature `max(q a, q b) = max(q, 0) max(a, b) + min(q, 0) min(a, b)`, so the sum over features needs no
+    intermediate of the size blocks x heads x features. This is the bound of Quest (arXiv 2406.10774).
+    """
+    found = {index: _bound(graph, node) for index, node in enumerate(graph.indexer)}
+    if not any(found.values()):
+        return graph
+    builder = GraphBuilder(graph.kind, graph.traced_at)
+    for field in graph.fields:
+        builder.declare(field.name, (field.rows, field.cols))
+    for node in graph.cache:
+        builder.add(Stage.CACHE, node.op, dict(node.attrs), node.inputs, node.output)
+    places: list[Ref] = []
+
+    def moved(ref: Ref) -> Ref:
+        return places[ref.node] if ref.kind is RefKind.NODE else ref
+
+    def add(op: str, *inputs: Ref, **attrs: float) -> Ref:
+        return builder.add(Stage.INDEXER, op, attrs, inputs)
+
+    for index, node in enumerate(graph.indexer):
+        operands = found[index]
+        if operands is None:
+            inputs = [moved(ref) for ref in node.inputs]
+            places.append(builder.add(Stage.INDEXER, node.op, dict(node.attrs), inputs, node.output))
+            continue
+        q, a, b = (moved(ref) for ref in operands)
+        high, low = _ordered(graph, a, b) or (add("Maximum", a, b), add("Minimum", a, b))
+        above = add("Relu", q)
+        below = add("Add", q, above, alpha=1.0, beta=-1.0)
+        places.append(add("Add", add("GeMM", high, above), add("GeMM", low, below)))
+    return builder.finish(graph.guards)
+
+
+def _bound(graph: FlowGraph, node: Node) -> tuple[Ref, Ref, Ref] | None:
+    """`(q, a, b)` where `node` is `Sum(2)(Maximum(q * a, q * b))` of a batched q and one row of features a block."""
+    if node.op != "Sum" or node.attr("dim") != 2:
+        return None
+    top = _node(graph, node.inputs[0])
+    if top is None or top.op != "Maximum":
+        return None
+    left, right = (_node(graph, ref) for ref in top.inputs)
+    if left is None or right is None or {left.op, right.op} != {"Multiply"}:
+        return None
+    for q in left.inputs:
+        others = [tuple(ref for ref in side.inputs if ref != q) for side in (left, right)]
+        if [len(other) for other in others] != [1, 1]:
+            continue
+        query, a, b = (graph.type_of(Stage.INDEXER, ref) for ref in (q, others[0][0], others[1][0]))
+        rows = all(t.format is not Format.BATCHED and t.rows.hint == 1 and t.cols.hint == query.cols.hint for t in (a, b))
+        if query.format is Format.BATCHED and rows:
+            return q, others[0][0], others[1][0]
+    return None
+
+
+def _ordered(graph: FlowGraph, a: Ref, b: Ref) -> tuple[Ref, Ref] | None:
+    """The two fields with the greater one first, where one is the maximum and one the minimum of the same thing."""
+    if a.kind is not RefKind.FIELD or b.kind is not RefKind.FIELD:
+        return None
+    writers = {node.output: node for node in graph.cache if node.output is not None}
+    for high, low in ((a, b), (b, a)):
+        most, least = writers.get(high.name), writers.get(low.name)
+        if most is None or least is None or (most.inputs, most.attrs) != (least.inputs, least.attrs):
+            continue
+        if (most.op, least.op) in {("Max", "Min"), ("MaxInterleave", "MinInterleave")}:
+            return high, low
+    return None
+
+
+def _node(graph: FlowGraph, ref: Ref) -> Node | None:
+    return graph.indexer[ref.node] if ref.kind is RefKind.NODE else None
