@@ -1,8 +1,8 @@
 """`Dim`: an int that knows which expression of the flow's symbols it is.
 
-A flow computes with sizes as with ints (each Dim holds the value it had while tracing), and the graph keeps the expression.
-Where Python needs a plain answer (a comparison, `bool`, `float`, `int`), the answer is the traced value, and the fact it
-relies on is recorded as a guard of the graph.
+A flow computes with sizes as with ints (each Dim holds the value it had while tracing), and the graph keeps
+the expression. Where Python needs a plain answer (a comparison, `bool`, `float`, `int`), the answer is the
+traced value, and the fact it relies on is recorded as a guard of the graph.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, SupportsIndex, cast
+from typing import Any, SupportsIndex
 
 from vortex.errors import FlowTypeError
 from vortex.symbols import COMPARISONS, Expr, ExpressionError, Guard, parse
@@ -73,7 +73,8 @@ def _comparison(op: str, exact: Callable[[int, object], Any]) -> Callable[[Dim, 
 
 
 class Dim(int):
-    """A size: its value while tracing (`hint`) and its expression (`expr`). Without symbols it is a plain int."""
+    """A size: its value while tracing (`hint`) and its expression (`expr`). Without symbols it is a plain
+    int."""
 
     expr: Expr
 
@@ -106,10 +107,11 @@ class Dim(int):
         return evaluate(self.expr, bindings)
 
     def same(self, other: int) -> bool:
-        """Equality of the traced values that records nothing: for type rules, which run again for each geometry."""
+        """Equality of the traced values that records nothing: for type rules, which run again for each
+        geometry."""
         return self.hint == (other.hint if isinstance(other, Dim) else other)
 
-    def __getnewargs__(self) -> tuple[int, Expr]:
+    def __getnewargs__(self) -> tuple[int, Expr]:  # type: ignore[override]
         return self.hint, self.expr
 
     def _pinned(self) -> int:
@@ -124,7 +126,7 @@ class Dim(int):
         return float(self._pinned())
 
     def __bool__(self) -> bool:
-        return cast(bool, self != 0)
+        return self != 0
 
     def __hash__(self) -> int:
         return hash(self.hint)
@@ -140,7 +142,7 @@ class Dim(int):
 
     def __pow__(self, power: Any, modulo: Any = None) -> Any:
         if modulo is None and isinstance(power, int) and not isinstance(power, Dim) and 0 <= power <= 8:
-            result = Dim(1)
+            result: Any = Dim(1)
             for _ in range(power):
                 result = result * self
             return result

@@ -35,7 +35,9 @@ class FlowTypeError(VortexError):
             text += f" (got {', '.join(self.shapes)})"
         return f"{text}. {self.hint}" if self.hint else text
 
-    def at(self, op: str | None = None, line: int | None = None, shapes: tuple[str, ...] = ()) -> FlowTypeError:
+    def at(
+        self, op: str | None = None, line: int | None = None, shapes: tuple[str, ...] = ()
+    ) -> FlowTypeError:
         """The same error with what was still unknown filled in."""
         return FlowTypeError(
             self.message,

@@ -1,7 +1,7 @@
 """Integer expressions over a flow's symbols, in a normal form: a polynomial over atoms.
 
-An atom is a symbol, or `p//q`, `p%q`, `p&q` of two expressions. Equal normal forms have equal text, and the text
-parses back to the same expression.
+An atom is a symbol, or `p//q`, `p%q`, `p&q` of two expressions. Equal normal forms have equal text, and the
+text parses back to the same expression.
 """
 
 from __future__ import annotations
@@ -84,13 +84,21 @@ class Expr:
         if constant is not None:
             return constant >= 0
         (monomial, coefficient), *rest = self.terms
-        return not rest and coefficient == 1 and len(monomial) == 1 and monomial[0][1] == 1 and not monomial[0][0].op
+        return (
+            not rest
+            and coefficient == 1
+            and len(monomial) == 1
+            and monomial[0][1] == 1
+            and not monomial[0][0].op
+        )
 
     def symbols(self) -> frozenset[str]:
         found: set[str] = set()
         for monomial, _ in self.terms:
             for atom, _ in monomial:
-                found |= {atom.symbol} if not atom.op else frozenset().union(*(o.symbols() for o in atom.operands))
+                found |= (
+                    {atom.symbol} if not atom.op else frozenset().union(*(o.symbols() for o in atom.operands))
+                )
         return frozenset(found)
 
     def evaluate(self, bindings: Mapping[str, int]) -> int:
@@ -124,9 +132,7 @@ class Expr:
         return self + -other
 
     def __mul__(self, other: Expr) -> Expr:
-        return _collect(
-            (_product(left, right), a * b) for left, a in self.terms for right, b in other.terms
-        )
+        return _collect((_product(left, right), a * b) for left, a in self.terms for right, b in other.terms)
 
     def __floordiv__(self, other: Expr) -> Expr:
         exact = self.exact(other)
@@ -162,8 +168,10 @@ class Expr:
 
     @cached_property
     def _text(self) -> str:
-        parts = []
-        for monomial, coefficient in sorted(self.terms, key=lambda term: (-_degree(term[0]), _spell(term[0]))):
+        parts: list[str] = []
+        for monomial, coefficient in sorted(
+            self.terms, key=lambda term: (-_degree(term[0]), _spell(term[0]))
+        ):
             spelled, size = _spell(monomial), abs(coefficient)
             if size == 1 and len(monomial) == 1 and monomial[0][1] == 1 and monomial[0][0].op != "&":
                 spelled = monomial[0][0].text  # binds tighter than the + and - around it
@@ -222,7 +230,9 @@ def parse(text: str, symbols: Iterable[str]) -> Expr:
 
     def build(node: ast.expr) -> Expr:
         match node:
-            case ast.Constant(value=int() as value) if not isinstance(value, bool) and abs(value) <= MAX_COEFFICIENT:
+            case ast.Constant(value=int() as value) if (
+                not isinstance(value, bool) and abs(value) <= MAX_COEFFICIENT
+            ):
                 return Expr.of(value)
             case ast.Name(id=name) if name in allowed:
                 return Expr.of(name)
@@ -258,7 +268,8 @@ COMPARISONS = {"==": "!=", "!=": "==", "<": ">=", ">=": "<", ">": "<=", "<=": ">
 
 @dataclass(frozen=True)
 class Guard:
-    """`left op right`: a fact about the symbols that a graph relies on. `right` is a constant or free of common terms."""
+    """`left op right`: a fact about the symbols that a graph relies on. `right` is a constant or free of
+    common terms."""
 
     left: Expr
     op: str
@@ -266,7 +277,8 @@ class Guard:
 
     @staticmethod
     def of(left: Expr, op: str, right: Expr) -> Guard:
-        """The guard in normal form: constants on the right, no common factor, strict integer bounds made inclusive."""
+        """The guard in normal form: constants on the right, no common factor, strict integer bounds made
+        inclusive."""
         difference = left - right
         offset = -sum(coefficient for monomial, coefficient in difference.terms if not monomial)
         body = Expr(tuple(term for term in difference.terms if term[0]))

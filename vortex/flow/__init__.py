@@ -1,4 +1,5 @@
-"""Flows: what authors write, how files are loaded, how a flow becomes a graph. Start reading at `base.py`, then `trace.py`."""
+"""Flows: what authors write, how files are loaded, how a flow becomes a graph. Start reading at `base.py`,
+then `trace.py`."""
 
 from vortex.flow.base import FlowBase, vFlow, vFlowMLA
 from vortex.flow.loader import (

@@ -16,14 +16,20 @@ _ADVICE = {
     **{name: _REDUCE.format("Max") for name in ("max", "amax")},
     **{name: _REDUCE.format("Min") for name in ("min", "amin")},
     **{name: _REDUCE.format("L2Norm") for name in ("norm", "linalg", "vector_norm")},
-    **{name: _PRODUCT for name in ("matmul", "mm", "bmm", "dot", "einsum", "inner", "linear", "@", "mv", "baddbmm")},
-    **{name: _SHAPE for name in ("view", "reshape", "flatten", "squeeze", "unsqueeze", "unflatten", "repeat", "expand")},
-    **{name: "Transpose()(x, ctx=ctx) swaps the inner dims" for name in ("t", "T", "mT", "transpose", "permute")},
-    **{name: "Multiply()(x, y, ctx=ctx), or Add_Mul(beta=c) for a number c" for name in ("*", "mul", "multiply", "square")},
-    **{name: "Add()(x, y, ctx=ctx), or Add_Mul(alpha=c) for a number c" for name in ("+", "add")},
-    **{name: _SUBTRACT for name in ("-", "sub", "subtract")},
-    **{name: _DIVIDE for name in ("/", "div", "divide", "true_divide")},
-    **{name: _SLICE for name in ("[]", "narrow", "index_select", "gather", "split", "chunk", "select")},
+    **dict.fromkeys(
+        ("matmul", "mm", "bmm", "dot", "einsum", "inner", "linear", "@", "mv", "baddbmm"), _PRODUCT
+    ),
+    **dict.fromkeys(
+        ("view", "reshape", "flatten", "squeeze", "unsqueeze", "unflatten", "repeat", "expand"), _SHAPE
+    ),
+    **dict.fromkeys(("t", "T", "mT", "transpose", "permute"), "Transpose()(x, ctx=ctx) swaps the inner dims"),
+    **dict.fromkeys(
+        ("*", "mul", "multiply", "square"), "Multiply()(x, y, ctx=ctx), or Add_Mul(beta=c) for a number c"
+    ),
+    **dict.fromkeys(("+", "add"), "Add()(x, y, ctx=ctx), or Add_Mul(alpha=c) for a number c"),
+    **dict.fromkeys(("-", "sub", "subtract"), _SUBTRACT),
+    **dict.fromkeys(("/", "div", "divide", "true_divide"), _DIVIDE),
+    **dict.fromkeys(("[]", "narrow", "index_select", "gather", "split", "chunk", "select"), _SLICE),
     "topk": "topK()(score, o, ctx=ctx) selects the blocks",
     "argsort": "topK()(score, o, ctx=ctx) selects the blocks",
     "sort": "topK()(score, o, ctx=ctx) selects the blocks",
@@ -68,4 +74,8 @@ def op_for(name: str) -> str:
     from vortex.ops import stage_ops
 
     close = nearest(name, stage_ops(Stage.INDEXER))
-    return f"The nearest op is {close}" if close else "Use ops of vortex.indexer and vortex.cache only (docs/ops.md)"
+    return (
+        f"The nearest op is {close}"
+        if close
+        else "Use ops of vortex.indexer and vortex.cache only (docs/ops.md)"
+    )

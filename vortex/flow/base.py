@@ -15,8 +15,9 @@ from vortex.graph.model import FlowGraph
 class FlowBase:
     """A sparse-attention program for one sequence and one kv head.
 
-    Subclasses create op instances in `__init__`, one per call site, and define `create_cache`, `forward_cache` and
-    `forward_indexer`. Tracing (`vortex.flow.trace_flow`) turns an object into a FlowGraph.
+    Subclasses create op instances in `__init__`, one per call site, and define `create_cache`,
+    `forward_cache` and `forward_indexer`. Tracing (`vortex.flow.trace_flow`) turns an object into a
+    FlowGraph.
     """
 
     kind = "gqa"
@@ -26,16 +27,13 @@ class FlowBase:
     def __init__(self) -> None:
         pass
 
-    def create_cache(self, *sizes: int) -> dict[str, tuple[int, int]]:
-        """Field name -> (rows, cols) per block."""
-        raise NotImplementedError
-
     def forward_cache(self, cache: Any, loc: Any, ctx: Any) -> None:
         """Summarises the finished block: `cache[name]` is `[1, rows, cols]`."""
         raise NotImplementedError
 
     def forward_indexer(self, q: Any, o: Any, cache: Any, ctx: Any) -> None:
-        """Scores blocks: `q` is `[1, group, head_dim]`, `cache[name]` is `[S, rows, cols]`; ends in one op that claims `o`."""
+        """Scores blocks: `q` is `[1, group, head_dim]`, `cache[name]` is `[S, rows, cols]`; ends in one op
+        that claims `o`."""
         raise NotImplementedError
 
     def _traced(self) -> FlowGraph:
@@ -45,7 +43,10 @@ class FlowBase:
 
     def _start(self, geometry: Geometry, kv_cache_dtype: Any, intermediate_dtype: Any) -> None:
         self.graph = trace(self, geometry)
-        self._dtypes = (kv_cache_dtype, _dtype("bfloat16") if intermediate_dtype is None else intermediate_dtype)
+        self._dtypes = (
+            kv_cache_dtype,
+            _dtype("bfloat16") if intermediate_dtype is None else intermediate_dtype,
+        )
 
     def get_cache_meta_info(self) -> dict[str, tuple[tuple[int, int], Any]]:
         """Field name -> ((rows, cols), dtype): the flow's fields in their order, then the engine's."""
@@ -77,6 +78,10 @@ class FlowBase:
 class vFlow(FlowBase):
     """A flow over `k` and `v`, each (block_size, head_dim) per block."""
 
+    def create_cache(self, block_size: int, head_dim: int) -> dict[str, tuple[int, int]]:
+        """Field name -> (rows, cols) per block. `k` and `v` are not declared."""
+        raise NotImplementedError
+
     def initialize(
         self,
         block_size: int,
@@ -92,9 +97,16 @@ class vFlow(FlowBase):
 
 
 class vFlowMLA(FlowBase):
-    """A flow over `latent`, (block_size, kv_lora_rank + qk_rope_head_dim) per block, laid out [kv_c | k_pe]."""
+    """A flow over `latent`, (block_size, kv_lora_rank + qk_rope_head_dim) per block, laid out [kv_c |
+    k_pe]."""
 
     kind = "mla"
+
+    def create_cache(
+        self, block_size: int, kv_lora_rank: int, qk_rope_head_dim: int
+    ) -> dict[str, tuple[int, int]]:
+        """Field name -> (rows, cols) per block. `latent` is not declared."""
+        raise NotImplementedError
 
     def initialize(
         self,

@@ -36,7 +36,9 @@ def load_source(
     Raises FlowLoadError, or the VortexError that the file's own code runs into.
     """
     digest = hashlib.sha256(source.encode(errors="replace")).hexdigest()
-    return {name: entry.cls for name, entry in _execute(source, Source(filename, digest), trusted, scope).items()}
+    return {
+        name: entry.cls for name, entry in _execute(source, Source(filename, digest), trusted, scope).items()
+    }
 
 
 def _execute(source: str, origin: Source, trusted: bool, scope: Mapping[str, Any] | None) -> dict[str, Entry]:
@@ -68,7 +70,9 @@ def _execute(source: str, origin: Source, trusted: bool, scope: Mapping[str, Any
 
 
 def _importer(real: Any, torch: ModuleType) -> Any:
-    def import_(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:
+    def import_(
+        name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0
+    ) -> Any:
         if name == "torch" and level == 0:
             return torch
         return real(name, globals, locals, fromlist, level)
@@ -90,8 +94,8 @@ def _import_hint(error: ImportError) -> str:
 
 
 def load_file(path: str | Path) -> tuple[str, ...]:
-    """Executes the flow file `path`, registers its flows and returns their names. Loading an unchanged file again is free.
-    Raises FlowLoadError or RegistryError."""
+    """Executes the flow file `path`, registers its flows and returns their names. Loading an unchanged file
+    again is free. Raises FlowLoadError or RegistryError."""
     file = Path(path).expanduser().resolve()
     try:
         data = file.read_bytes()
@@ -113,8 +117,8 @@ def load_file(path: str | Path) -> tuple[str, ...]:
 def build_vflow(
     name: str, init_kwargs: Mapping[str, Any] | None = None, user_file: str | Path | None = None
 ) -> FlowBase:
-    """An instance of the flow `name`, after loading `user_file` if one is given. Raises FlowLoadError (with the names that
-    exist) or FlowInitError."""
+    """An instance of the flow `name`, after loading `user_file` if one is given. Raises FlowLoadError (with
+    the names that exist) or FlowInitError."""
     if user_file is not None:
         load_file(user_file)
     if not has(name):
@@ -124,7 +128,8 @@ def build_vflow(
 
 
 def construct(cls: type[FlowBase], init_kwargs: Mapping[str, Any] | None = None) -> FlowBase:
-    """An instance of a flow class. Raises FlowTypeError for a wrong op constructor, FlowInitError for anything else."""
+    """An instance of a flow class. Raises FlowTypeError for a wrong op constructor, FlowInitError for
+    anything else."""
     try:
         return cls(**(init_kwargs or {}))
     except FlowTypeError:
@@ -133,7 +138,9 @@ def construct(cls: type[FlowBase], init_kwargs: Mapping[str, Any] | None = None)
         filename = getattr(getattr(cls.__init__, "__code__", None), "co_filename", "")
         line = raising_line(error.__traceback__, filename)
         at = f" (line {line})" if line else ""
-        raise FlowInitError(f"{cls.__name__}.__init__{at} raised {type(error).__name__}: {str(error)[:300]}") from error
+        raise FlowInitError(
+            f"{cls.__name__}.__init__{at} raised {type(error).__name__}: {str(error)[:300]}"
+        ) from error
 
 
 def trace_flow(
@@ -144,8 +151,8 @@ def trace_flow(
     group: int = 4,
     geometry: Geometry | None = None,
 ) -> FlowGraph:
-    """The graph of a flow object or class. The sizes are hints: the graph serves every geometry that its guards allow.
-    An MLA flow needs `geometry=Geometry.mla(...)`, and gets 512 + 64 features by default.
+    """The graph of a flow object or class. The sizes are hints: the graph serves every geometry that its
+    guards allow. An MLA flow needs `geometry=Geometry.mla(...)`, and gets 512 + 64 features by default.
     Raises FlowTypeError, FlowInitError, or GraphError for a graph that is too large to be real."""
     built = construct(flow) if isinstance(flow, type) else flow
     if geometry is None:
@@ -154,19 +161,23 @@ def trace_flow(
     return trace(built, geometry)
 
 
-def trace_source(source: str, filename: str = "flow.py", *, scope: Mapping[str, Any] | None = None) -> FlowGraph:
-    """The graph of the one flow that `source` registers, torch being the stand-in. For use inside the sandbox.
-    Raises VortexError."""
+def trace_source(
+    source: str, filename: str = "flow.py", *, scope: Mapping[str, Any] | None = None
+) -> FlowGraph:
+    """The graph of the one flow that `source` registers, torch being the stand-in. For use inside the
+    sandbox. Raises VortexError."""
     found = load_source(source, filename, scope=scope)
     if len(found) != 1:
-        raise FlowLoadError(f"the file must register exactly one flow, it registers {len(found)}: {', '.join(found) or 'none'}")
+        raise FlowLoadError(
+            f"the file must register exactly one flow, not {len(found)}: {', '.join(found) or 'none'}"
+        )
     (cls,) = found.values()
     return trace_flow(cls)
 
 
 def load_graph(path_or_name: str | Path) -> FlowGraph:
-    """The graph of a registered flow, of a flow file (`flow.py`, or `flow.py:name` if it registers several), or of a
-    `graph.json`. Raises VortexError."""
+    """The graph of a registered flow, of a flow file (`flow.py`, or `flow.py:name` if it registers
+    several), or of a `graph.json`. Raises VortexError."""
     text = str(path_or_name)
     if has(text):
         return trace_flow(construct(get(text)))
@@ -182,7 +193,8 @@ def load_graph(path_or_name: str | Path) -> FlowGraph:
     if text.endswith(".py") or Path(text).is_file():
         names = load_file(text)
         if len(names) > 1:
-            raise FlowLoadError(f"{text} registers several flows; choose one, as {text}:{names[0]} ({', '.join(names)})")
+            raise FlowLoadError(
+                f"{text} registers several flows; choose one, as {text}:{names[0]} ({', '.join(names)})"
+            )
         return trace_flow(build_vflow(names[0]))
     raise FlowLoadError(unknown("flow", text, list_keys()))
-

@@ -59,8 +59,8 @@ def collecting(source: Source) -> Iterator[dict[str, Entry]]:
 
 
 def register(name: str) -> Callable[[T], T]:
-    """Class decorator: makes a flow known as `name`. Raises RegistryError for a name that other code has taken; the same
-    unchanged file may register again."""
+    """Class decorator: makes a flow known as `name`. Raises RegistryError for a name that other code has
+    taken; the same unchanged file may register again."""
     if not isinstance(name, str) or not name:
         raise RegistryError('register needs a name: @register("my_flow")')
 
@@ -81,13 +81,20 @@ def add(name: str, entry: Entry, target: dict[str, Entry] | None = None) -> None
     earlier = flows.get(name)
     if earlier is not None and (target is not None or earlier.source != entry.source):
         where = f" by {earlier.source.file}" if target is None else ""
-        changed = " (the file has changed since)" if earlier.source.file == entry.source.file and target is None else ""
-        raise RegistryError(f"a flow named {name!r} is already registered{where}{changed}; choose another name")
+        changed = (
+            " (the file has changed since)"
+            if earlier.source.file == entry.source.file and target is None
+            else ""
+        )
+        raise RegistryError(
+            f"a flow named {name!r} is already registered{where}{changed}; choose another name"
+        )
     flows[name] = entry
 
 
 def load_shipped() -> None:
-    """Registers the flows that come with the package. They import the ops, which import this package: hence not at import."""
+    """Registers the flows that come with the package. They import the ops, which import this package: hence
+    not at import."""
     importlib.import_module(_SHIPPED)
 
 

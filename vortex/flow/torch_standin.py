@@ -1,7 +1,8 @@
-"""What `import torch` gives a flow file where torch is not wanted: names for annotations and dtypes, nothing that computes.
+"""What `import torch` gives a flow file where torch is not wanted: names for annotations and dtypes,
+nothing that computes.
 
-Inside the sandbox the real torch is absent. On the trusted path it is present, and a name that the stand-in does not have comes from
-the real torch, imported only then.
+Inside the sandbox the real torch is absent. On the trusted path it is present, and a name that the stand-in
+does not have comes from the real torch, imported only then.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ class TorchStandin(ModuleType):
 
 
 def torch_for(trusted: bool) -> ModuleType:
-    """What a flow file's `import torch` should give: the real one if this (trusted) process has it already."""
+    """What a flow file's `import torch` should give: the real one if a trusted process has it already."""
     if trusted and "torch" in sys.modules:
         return sys.modules["torch"]
     return TorchStandin(trusted)

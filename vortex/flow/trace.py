@@ -64,7 +64,13 @@ class Trace:
         self.used: dict[int, tuple[object, int | None]] = {}
 
     def record(
-        self, instance: object, stage: Stage, definition: OpDef, attrs: Mapping[str, Any], operands: list[vTensor], output: str | None
+        self,
+        instance: object,
+        stage: Stage,
+        definition: OpDef,
+        attrs: Mapping[str, Any],
+        operands: list[vTensor],
+        output: str | None,
     ) -> vTensor:
         """Appends one op call."""
         line = user_line()
@@ -111,7 +117,11 @@ def run(flow: FlowBase, geometry: Geometry) -> FlowGraph:
     with recording(guards):
         fields = _call(flow, "create_cache", *arguments)
     if not isinstance(fields, dict):
-        raise _at(cls, "create_cache", f"must return a dict of field name to (rows, cols), got {type(fields).__name__}")
+        raise _at(
+            cls,
+            "create_cache",
+            f"must return a dict of field name to (rows, cols), got {type(fields).__name__}",
+        )
     for name, dims in fields.items():
         try:
             trace.builder.declare(name, dims)
@@ -136,8 +146,9 @@ def run(flow: FlowBase, geometry: Geometry) -> FlowGraph:
 def trace(flow: FlowBase, geometry: Geometry) -> FlowGraph:
     """The graph of `flow`, for every geometry that satisfies its guards.
 
-    Python can use a size in ways that leave no trace in it (`range(q.shape[1])`). So the flow is traced again with each symbol
-    changed: where the graph then differs from what the first graph says for those sizes, the symbol is fixed by a guard.
+    Python can use a size in ways that leave no trace in it (`range(q.shape[1])`). So the flow is traced
+    again with each symbol changed: where the graph then differs from what the first graph says for those
+    sizes, the symbol is fixed by a guard.
     """
     graph = run(flow, geometry)
     pinned = []
@@ -158,7 +169,12 @@ def trace(flow: FlowBase, geometry: Geometry) -> FlowGraph:
     if not pinned:
         return graph
     return FlowGraph(
-        graph.kind, graph.fields, graph.cache, graph.indexer, tuple(sorted({*graph.guards, *pinned})), traced_at=geometry
+        graph.kind,
+        graph.fields,
+        graph.cache,
+        graph.indexer,
+        tuple(sorted({*graph.guards, *pinned})),
+        traced_at=geometry,
     )
 
 
@@ -179,7 +195,8 @@ def _numbers(graph: FlowGraph) -> object:
 
 
 def _call(flow: FlowBase, method: str, *arguments: object) -> Any:
-    """Calls one of the author's methods; whatever it raises becomes an error with the line of the user's file."""
+    """Calls one of the author's methods; whatever it raises becomes an error with the line of the user's
+    file."""
     cls = type(flow)
     function = getattr(cls, method)
     try:
@@ -191,7 +208,9 @@ def _call(flow: FlowBase, method: str, *arguments: object) -> Any:
     except Exception as error:
         filename = function.__code__.co_filename if hasattr(function, "__code__") else ""
         line = raising_line(error.__traceback__, filename)
-        raise FlowTypeError(f"{method} raised {type(error).__name__}: {str(error)[:300]}", line=line) from error
+        raise FlowTypeError(
+            f"{method} raised {type(error).__name__}: {str(error)[:300]}", line=line
+        ) from error
 
 
 def _first_line(cls: type, method: str) -> int | None:

@@ -27,7 +27,9 @@ class Op:
                 raise error.at(line=user_line()) from None
 
     def __repr__(self) -> str:
-        return f"{self.definition.name}({', '.join(f'{name}={value!r}' for name, value in self.attrs.items())})"
+        return (
+            f"{self.definition.name}({', '.join(f'{name}={value!r}' for name, value in self.attrs.items())})"
+        )
 
     def _operand(self, value: object, name: str) -> vTensor:
         if isinstance(value, Output):
@@ -39,7 +41,8 @@ class Op:
             )
         if value._stage is not value._trace.stage:
             raise self._error(
-                f"the operand {name} belongs to forward_{value._stage}", "Stages exchange values through cache fields only"
+                f"the operand {name} belongs to forward_{value._stage}",
+                "Stages exchange values through cache fields only",
             )
         return value
 
@@ -53,7 +56,9 @@ class Op:
         return FlowTypeError(message, op=self.definition.name, line=user_line(), hint=hint)
 
     def _count(self, given: int, names: list[str]) -> FlowTypeError:
-        return self._error(f"takes {len(names)} tensors ({', '.join(names)}), got {given}", f"Call it as {self._call_form()}")
+        return self._error(
+            f"takes {len(names)} tensors ({', '.join(names)}), got {given}", f"Call it as {self._call_form()}"
+        )
 
     def _call_form(self) -> str:
         raise NotImplementedError
@@ -78,7 +83,9 @@ class IndexerOp(Op):
         output = None
         if op.claims_output:
             if not isinstance(operands[-1], Output):
-                raise self._error(f"must be given o, got {operands[-1]!r:.60}", f"Call it as {self._call_form()}")
+                raise self._error(
+                    f"must be given o, got {operands[-1]!r:.60}", f"Call it as {self._call_form()}"
+                )
         elif op.writes_field:
             output = self._field(operands[-1], "the field to write")
         traces = [value._trace for value in operands if isinstance(value, vTensor)]
@@ -131,4 +138,8 @@ def views(stage: Stage) -> dict[str, type[Op]]:
 
 def missing(stage: Stage, name: str) -> AttributeError:
     """The error for `from vortex.<stage> import name`."""
-    return AttributeError(f"module 'vortex.{stage}' has no attribute {name!r}" if name.startswith("_") else no_such_op(stage, name))
+    return AttributeError(
+        f"module 'vortex.{stage}' has no attribute {name!r}"
+        if name.startswith("_")
+        else no_such_op(stage, name)
+    )

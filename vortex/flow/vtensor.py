@@ -25,14 +25,23 @@ class Opaque:
         if attribute.startswith("__"):
             raise AttributeError(attribute)
         raise FlowTypeError(
-            f"{self._name}.{attribute} cannot be used: {self._name} is only passed on to ops", line=user_line()
+            f"{self._name}.{attribute} cannot be used: {self._name} is only passed on to ops",
+            line=user_line(),
         )
 
 
 class vTensor:
     """A tensor of a traced flow. Only its metadata can be asked for."""
 
-    def __init__(self, trace: Trace, stage: Stage, name: str, type: TensorType, ref: Ref | None, field: str | None = None):
+    def __init__(
+        self,
+        trace: Trace,
+        stage: Stage,
+        name: str,
+        type: TensorType,
+        ref: Ref | None,
+        field: str | None = None,
+    ):
         self._trace, self._stage, self._name, self._type = trace, stage, name, type
         self._ref, self._field = ref, field
 
@@ -84,7 +93,10 @@ class vTensor:
 
     def _refuse(self, shown: str, advice: str) -> NoReturn:
         raise FlowTypeError(
-            f"{shown} cannot be used on a tensor of a flow", line=user_line(), shapes=(repr(self),), hint=op_for(advice)
+            f"{shown} cannot be used on a tensor of a flow",
+            line=user_line(),
+            shapes=(repr(self),),
+            hint=op_for(advice),
         )
 
     @classmethod
@@ -130,11 +142,20 @@ def _refusing(operator: str) -> Callable[..., Any]:
     return method
 
 
+_REFLECTED = {
+    "add": "+",
+    "sub": "-",
+    "mul": "*",
+    "matmul": "@",
+    "truediv": "/",
+    "floordiv": "/",
+    "pow": "**",
+    "mod": "%",
+}
 _OPERATORS = {
-    "add": "+", "radd": "+", "iadd": "+", "sub": "-", "rsub": "-", "isub": "-", "mul": "*", "rmul": "*", "imul": "*",
-    "matmul": "@", "rmatmul": "@", "imatmul": "@", "truediv": "/", "rtruediv": "/", "itruediv": "/", "floordiv": "/", "pow": "**",
-    "rpow": "**", "neg": "neg", "abs": "abs", "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
-    "getitem": "[]", "setitem": "[]", "mod": "%", "and": "&", "or": "|", "invert": "~",
-}  # fmt: skip
+    **{f"{way}{name}": sign for name, sign in _REFLECTED.items() for way in ("", "r", "i")},
+    **{"neg": "neg", "abs": "abs", "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="},
+    **{"getitem": "[]", "setitem": "[]", "and": "&", "or": "|", "invert": "~"},
+}
 for _name, _operator in _OPERATORS.items():
     setattr(vTensor, f"__{_name}__", _refusing(_operator))

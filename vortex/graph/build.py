@@ -1,7 +1,7 @@
 """The one way to make a graph: add fields and ops; every rule of the language is checked as they come.
 
-The tracer, the JSON reader, canonicalisation and graph mutation all build through here, so a FlowGraph is well-typed
-wherever it came from.
+The tracer, the JSON reader, canonicalisation and graph mutation all build through here, so a FlowGraph is
+well-typed wherever it came from.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ class GraphBuilder:
     def declare(self, name: object, dims: object) -> Field:
         """Declares an auxiliary field of `dims` = (rows, cols) per block."""
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise FlowTypeError(f"a field name must be an identifier of at most 64 characters, got {str(name)[:70]!r}")
+            raise FlowTypeError(
+                f"a field name must be an identifier of at most 64 characters, got {str(name)[:70]!r}"
+            )
         if name in RESERVED[self.kind]:
             raise FlowTypeError(
                 f"create_cache must not declare '{name}' key: the engine provides {', '.join(self.injected)}",
@@ -81,7 +83,9 @@ class GraphBuilder:
             if Dim.of(size).hint < 1:
                 raise FlowTypeError(f"the dims of field {name!r} must be at least 1, got {_short(dims)}")
             if "group" in Dim.of(size).expr.symbols():
-                raise FlowTypeError(f"the dims of field {name!r} depend on the query, which the cache stage has not seen")
+                raise FlowTypeError(
+                    f"the dims of field {name!r} depend on the query, which the cache stage has not seen"
+                )
         field = Field(name, Dim.of(dims[0]), Dim.of(dims[1]))
         self.fields[name] = field
         return field
@@ -108,7 +112,8 @@ class GraphBuilder:
         return program[ref.node].type
 
     def read(self, stage: Stage, name: str) -> Ref:
-        """What `cache[name]` means at this point: the field, or the value that this program has already written to it."""
+        """What `cache[name]` means at this point: the field, or the value that this program has already
+        written to it."""
         self.field_type(name)
         return self.writers.get(name, Ref.field(name)) if stage is Stage.CACHE else Ref.field(name)
 
@@ -142,14 +147,20 @@ class GraphBuilder:
     ) -> Ref:
         """`add` for coerced attributes and known operand types."""
         if sum(map(len, self.programs.values())) >= MAX_OPS:
-            raise FlowTypeError(f"a flow has at most {MAX_OPS} ops", hint="Ops created in a loop count once for each turn")
+            raise FlowTypeError(
+                f"a flow has at most {MAX_OPS} ops", hint="Ops created in a loop count once for each turn"
+            )
         target = self._target(stage, definition, output)
         found = definition.result(stage, attrs, types, target)
         node = Node(definition.name, tuple(attrs.items()), tuple(inputs), found, output, line)
         if definition.claims_output:
             if self.selector is not None:
-                first = f" (first by {self.selector.op}, line {self.selector.line})" if self.selector.line else ""
-                raise FlowTypeError(f"o is claimed twice{first}", hint="A flow ends in exactly one op that claims o")
+                first = (
+                    f" (first by {self.selector.op}, line {self.selector.line})" if self.selector.line else ""
+                )
+                raise FlowTypeError(
+                    f"o is claimed twice{first}", hint="A flow ends in exactly one op that claims o"
+                )
             self.selector = node
         self.programs[stage].append(node)
         ref = Ref.at(len(self.programs[stage]) - 1)
@@ -161,9 +172,13 @@ class GraphBuilder:
         if output is None:
             return None
         if stage is Stage.INDEXER and not definition.side_effect:
-            raise FlowTypeError("ops of the indexer do not write fields", hint="Write fields in forward_cache")
+            raise FlowTypeError(
+                "ops of the indexer do not write fields", hint="Write fields in forward_cache"
+            )
         if output in self.injected:
-            raise FlowTypeError(f"the field {output!r} belongs to the engine", hint="Declare a field in create_cache")
+            raise FlowTypeError(
+                f"the field {output!r} belongs to the engine", hint="Declare a field in create_cache"
+            )
         found = self.field_type(output)
         writer = self.writers.get(output)
         if writer is not None:

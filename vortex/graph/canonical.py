@@ -1,8 +1,8 @@
 """The canonical form of a graph: the same algorithm always gives the same graph.
 
-Every value gets a key that hashes how it is computed: the op, its effective attributes, the keys of its operands (sorted where the
-op is commutative). Equal keys are equal values, so duplicates merge; what the selection does not depend on is never
-visited; order and names follow from the visit.
+Every value gets a key that hashes how it is computed: the op, its effective attributes, the keys of its
+operands (sorted where the op is commutative). Equal keys are equal values, so duplicates merge; what the
+selection does not depend on is never visited; order and names follow from the visit.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class _Canonical:
         self.injected = {field.name for field in graph.injected}
         self.cache = self._values(Stage.CACHE, self._before)
         self.writer = {value.node.output: value for value in self.cache if value.node.output is not None}
-        # A field that the indexer writes may depend on itself: its key is refined once by what is written into it.
+        # A field that the indexer writes may depend on itself: what is written refines its key once.
         self.written_by_indexer = {node.output for node in graph.indexer if node.output is not None}
         self.saved: dict[str, str] = {}
         self.indexer = self._values(Stage.INDEXER, self.field_key)
@@ -68,7 +68,11 @@ class _Canonical:
             saves = self.fields[node.output] if node.output is not None and op.side_effect else None
             target = field_key(saves.name) if saves is not None else ""
             shape = [str(node.type.rows), str(node.type.cols)] if op.writes_field else []
-            parts = [node.op, {name: plain_attr(value) for name, value in attrs.items()}, [key(ref) for ref in inputs]]
+            parts = [
+                node.op,
+                {name: plain_attr(value) for name, value in attrs.items()},
+                [key(ref) for ref in inputs],
+            ]
             values.append(_Value(_digest(*parts, target, shape), node, attrs, inputs))
         return values
 
@@ -103,7 +107,8 @@ class _Canonical:
         return self.builder.finish(self.graph.guards)
 
     def _declare(self, scoring: Iterable[_Value]) -> list[str]:
-        """Declares the fields that the live indexer uses, in the order of use; returns one original name for each."""
+        """Declares the fields that the live indexer uses, in the order of use; returns one original name
+        for each."""
         kept = []
         for value in scoring:
             used = [ref.name for ref in value.inputs if ref.kind is RefKind.FIELD]
@@ -129,8 +134,8 @@ class _Canonical:
         return True
 
     def _outputs(self, fields: Iterable[str]) -> dict[str, list[str]]:
-        """Key of a cache value -> canonical names of the fields that hold it (several only if their dims are spelled
-        differently)."""
+        """Key of a cache value -> canonical names of the fields that hold it (several only if their dims
+        are spelled differently)."""
         outputs: dict[str, list[str]] = {}
         for name in fields:
             if name in self.writer:
@@ -138,7 +143,11 @@ class _Canonical:
         return outputs
 
     def _emit(
-        self, stage: Stage, values: Iterable[_Value], outputs: dict[str, list[str]], field_key: Callable[[str], str]
+        self,
+        stage: Stage,
+        values: Iterable[_Value],
+        outputs: dict[str, list[str]],
+        field_key: Callable[[str], str],
     ) -> None:
         program = self.cache if stage is Stage.CACHE else self.indexer
         placed: dict[str, Ref] = {}
@@ -151,16 +160,21 @@ class _Canonical:
                     ref = Ref.field(self.names[field_key(ref.name)])
                 inputs.append(ref)
             saved = value.node.output if stage is Stage.INDEXER else None
-            targets: Sequence[str | None] = outputs.get(value.key) or [self.names[self.field_key(saved)] if saved else None]
+            targets: Sequence[str | None] = outputs.get(value.key) or [
+                self.names[self.field_key(saved)] if saved else None
+            ]
             for target in targets:
                 placed[value.key] = self.builder.add(stage, value.node.op, value.attrs, inputs, target)
 
 
 def _normal(op: OpDef, node: Node, key: Callable[[Ref], str]) -> tuple[Mapping[str, Attr], tuple[Ref, ...]]:
-    """Attributes and operands with everything that has no effect removed: ignored arguments, the order of operands."""
+    """Attributes and operands with everything that has no effect removed: ignored arguments, the order of
+    operands."""
     ignored = {param.name for param in op.params if param.ignored}
     defaults = {param.name: param.coerce(param.default, op.stages[0]) for param in op.params if param.ignored}
-    attrs: Mapping[str, Attr] = {name: defaults[name] if name in ignored else value for name, value in node.attrs}
+    attrs: Mapping[str, Attr] = {
+        name: defaults[name] if name in ignored else value for name, value in node.attrs
+    }
     if op.swap is None:
         return attrs, node.inputs
 

@@ -12,7 +12,8 @@ from vortex.symbols import ExpressionError, Guard
 
 
 def instantiate(graph: FlowGraph, geometry: Geometry) -> FlowGraph:
-    """See `FlowGraph.instantiate`. The result keeps its expressions; the int value of each Dim is that of `geometry`."""
+    """See `FlowGraph.instantiate`. The result keeps its expressions; the int value of each Dim is that of
+    `geometry`."""
     canonical = graph.canonical()
     if canonical.traced_at == geometry:
         check_size(canonical)

@@ -1,7 +1,8 @@
 """Refuses graphs that are too large to be real before anything is allocated or computed for them.
 
-The limits are per block or per row at the geometry of the graph. Quest at block 16 and head dim 128 has 256 field elements and
-about 4 thousand flops a block; the limits leave room for two to three orders of magnitude.
+The limits are per block or per row at the geometry of the graph. Quest at block 16 and head dim 128 has 256
+field elements and about 4 thousand flops a block; the limits leave room for two to three orders of
+magnitude.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def check_size(graph: FlowGraph) -> None:
         held += field.type.numel
         if held > MAX_FIELD_ELEMENTS:
             raise GraphError(
-                f"field {field.name!r} ({field.rows}, {field.cols}) brings the fields to {held} elements a block, "
+                f"field {field.name!r} ({field.rows}, {field.cols}) makes the fields {held} elements a block, "
                 f"more than {MAX_FIELD_ELEMENTS}"
             )
     for stage in Stage:
@@ -42,11 +43,14 @@ def check_size(graph: FlowGraph) -> None:
                 raise _too_large(stage, node, f"has {node.type.numel} elements a {unit}, more than {limit}")
             spent[per_row] += node_flops(graph, stage, node)
             if spent[per_row] > budget:
-                raise _too_large(stage, node, f"brings the program to {spent[per_row]} flops a {unit}, more than {budget}")
+                raise _too_large(
+                    stage, node, f"brings the program to {spent[per_row]} flops a {unit}, more than {budget}"
+                )
 
 
 def node_flops(graph: FlowGraph, stage: Stage, node: Node) -> int:
-    """Operations per entry of the result (per block read, for a reduction over blocks), at the graph's geometry."""
+    """Operations per entry of the result (per block read, for a reduction over blocks), at the graph's
+    geometry."""
     types = tuple(graph.type_of(stage, ref) for ref in node.inputs)
     return int(find_op(stage, node.op).flops(Args(dict(node.attrs), node.type), types, node.type))
 

@@ -1,7 +1,7 @@
 """The typed, immutable data that a traced flow is: fields, and two straight-line programs of ops.
 
-The cache program summarises one finished block; the indexer program scores the blocks of one row and ends in the op that
-claims the output. Nodes refer to earlier nodes of their own program by position.
+The cache program summarises one finished block; the indexer program scores the blocks of one row and ends
+in the op that claims the output. Nodes refer to earlier nodes of their own program by position.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from vortex.dims import Dim
 from vortex.graph.geometry import Geometry
 
 VERSION = 1
+DEFAULT_GEOMETRY = Geometry()
 
 Attr = bool | int | float | str | None | tuple["Attr", ...]
 """A constructor argument of an op. Integers may be symbolic `Dim`s."""
@@ -77,8 +78,8 @@ class Field:
 
 @dataclass(frozen=True)
 class Ref:
-    """An operand. `FIELD` in the cache program means the field as it was before the program ran: zeros, except for the
-    injected `k`, `v` and `latent`."""
+    """An operand. `FIELD` in the cache program means the field as it was before the program ran: zeros,
+    except for the injected `k`, `v` and `latent`."""
 
     kind: RefKind
     name: str = ""
@@ -116,9 +117,9 @@ class Node:
 class FlowGraph:
     """A flow as data. Two graphs are equal when their JSON is.
 
-    `guards` are facts about the symbols that the author's Python relied on; `traced_at` is the geometry whose sizes the
-    Dims carry as hints. Everything that executes or costs a graph uses `graph.canonical()` or, with numbers for the
-    symbols, `graph.instantiate(geometry)`, which is canonical too.
+    `guards` are facts about the symbols that the author's Python relied on; `traced_at` is the geometry
+    whose sizes the Dims carry as hints. Everything that executes or costs a graph uses `graph.canonical()`
+    or, with numbers for the symbols, `graph.instantiate(geometry)`, which is canonical too.
     """
 
     kind: str  # "gqa" | "mla"
@@ -127,7 +128,7 @@ class FlowGraph:
     indexer: tuple[Node, ...]
     guards: tuple[str, ...] = ()
     version: int = VERSION
-    traced_at: Geometry = Geometry()
+    traced_at: Geometry = DEFAULT_GEOMETRY
 
     @property
     def injected(self) -> tuple[Field, ...]:
@@ -174,8 +175,8 @@ class FlowGraph:
         return canonical(self)
 
     def canonical(self) -> FlowGraph:
-        """The same algorithm without dead ops, dead fields and duplicates, in an order and with field names (f0, f1, ...)
-        that depend on the computation alone. Idempotent."""
+        """The same algorithm without dead ops, dead fields and duplicates, in an order and with field names
+        (f0, f1, ...) that depend on the computation alone. Idempotent."""
         return self._canonical
 
     @cached_property
@@ -186,8 +187,8 @@ class FlowGraph:
         return fingerprint(self.canonical())
 
     def instantiate(self, geometry: Geometry) -> FlowGraph:
-        """The canonical graph with numbers instead of symbols. Raises GuardError (the flow does not serve this geometry)
-        or GraphError (it would be too large there)."""
+        """The canonical graph with numbers instead of symbols. Raises GuardError (the flow does not serve
+        this geometry) or GraphError (it would be too large there)."""
         from vortex.graph.instantiate import instantiate
 
         return instantiate(self, geometry)
@@ -199,8 +200,8 @@ class FlowGraph:
 
     @staticmethod
     def from_json(text: str | bytes) -> FlowGraph:
-        """The graph that `text` describes. The text is not trusted: every type is inferred again and every rule checked;
-        raises GraphError, and nothing else, on whatever is not a valid graph."""
+        """The graph that `text` describes. The text is not trusted: every type is inferred again and every
+        rule checked; raises GraphError, and nothing else, on whatever is not a valid graph."""
         from vortex.graph.serial import from_json
 
         return from_json(text)

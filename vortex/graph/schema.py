@@ -1,4 +1,5 @@
-"""The JSON document of a graph, strictly: pydantic checks its form, then the builder infers and checks its meaning."""
+"""The JSON document of a graph, strictly: pydantic checks its form, then the builder infers and checks its
+meaning."""
 
 from __future__ import annotations
 
@@ -15,7 +16,10 @@ from vortex.graph.model import FlowGraph, Ref, Stage
 from vortex.symbols import MAX_TEXT, ExpressionError, Guard
 
 Name = Annotated[str, Field(strict=True, max_length=64)]
-Size = Annotated[StrictInt, Field(ge=-(2**31), le=2**31)] | Annotated[str, Field(strict=True, max_length=MAX_TEXT)]
+Size = (
+    Annotated[StrictInt, Field(ge=-(2**31), le=2**31)]
+    | Annotated[str, Field(strict=True, max_length=MAX_TEXT)]
+)
 Extent = Annotated[StrictInt, Field(ge=1, le=65536)]
 
 
@@ -40,7 +44,9 @@ class FieldPart(Part):
 class NodePart(Part):
     op: Name
     attrs: Annotated[dict[Name, AttrValue], Field(max_length=32)]
-    inputs: Annotated[list[StrictInt | Annotated[str, Field(strict=True, max_length=80)]], Field(max_length=16)]
+    inputs: Annotated[
+        list[StrictInt | Annotated[str, Field(strict=True, max_length=80)]], Field(max_length=16)
+    ]
     output: Name | None = None
     type: tuple[Name, Size, Size] | None = None
     line: Annotated[StrictInt, Field(ge=1, le=10**7)] | None = None
@@ -64,7 +70,9 @@ class Document(Part):
     version: Literal[1]
     kind: Literal["gqa", "mla"]
     traced_at: Traced
-    guards: Annotated[list[Annotated[str, Field(strict=True, max_length=2 * MAX_TEXT)]], Field(max_length=256)]
+    guards: Annotated[
+        list[Annotated[str, Field(strict=True, max_length=2 * MAX_TEXT)]], Field(max_length=256)
+    ]
     fields: Annotated[list[FieldPart], Field(max_length=MAX_FIELDS)]
     cache: Annotated[list[NodePart], Field(max_length=MAX_OPS)]
     indexer: Annotated[list[NodePart], Field(max_length=MAX_OPS)]
@@ -79,17 +87,23 @@ class Document(Part):
         for stage, program in ((Stage.CACHE, self.cache), (Stage.INDEXER, self.indexer)):
             for part in program:
                 attrs = {name: _attr(value, bindings) for name, value in part.attrs.items()}
-                ref = builder.add(stage, part.op, attrs, [_ref(i) for i in part.inputs], part.output, part.line)
+                ref = builder.add(
+                    stage, part.op, attrs, [_ref(i) for i in part.inputs], part.output, part.line
+                )
                 found = builder.programs[stage][ref.node].type
-                if part.type is not None and not _agrees(part.type, (found.format.name, found.rows, found.cols)):
-                    raise FlowTypeError(f"the type {part.type} is not {found.text(stage)}", op=part.op, line=part.line)
+                if part.type is not None and not _agrees(
+                    part.type, (found.format.name, found.rows, found.cols)
+                ):
+                    raise FlowTypeError(
+                        f"the type {part.type} is not {found.text(stage)}", op=part.op, line=part.line
+                    )
         graph = builder.finish(_guards(self.guards, bindings))
         check_size(graph)
         return graph
 
 
 def _agrees(claimed: tuple[str, int | str, int | str], found: tuple[str, Dim, Dim]) -> bool:
-    spelled = [size.hint if not size.symbolic else str(size.expr) for size in found[1:]]  # type: ignore[union-attr]
+    spelled = [size.hint if not size.symbolic else str(size.expr) for size in found[1:]]
     return [claimed[0], claimed[1], claimed[2]] == [found[0], *spelled]
 
 

@@ -91,7 +91,9 @@ def from_json(text: str | bytes) -> FlowGraph:
     except (ValueError, RecursionError) as error:
         raise GraphError(f"not a JSON document: {str(error)[:200]}") from None
     if isinstance(data, dict) and data.get("version") != VERSION:
-        raise GraphError(f"graph version {str(data.get('version'))[:20]!r} is not supported; this is version {VERSION}")
+        raise GraphError(
+            f"graph version {str(data.get('version'))[:20]!r} is not supported; this is version {VERSION}"
+        )
     from pydantic import ValidationError
 
     from vortex.graph.schema import Document
@@ -100,7 +102,9 @@ def from_json(text: str | bytes) -> FlowGraph:
         document = Document.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        raise GraphError(f"{'.'.join(str(part) for part in first['loc'])[:100]}: {first['msg'][:200]}") from None
+        raise GraphError(
+            f"{'.'.join(str(part) for part in first['loc'])[:100]}: {first['msg'][:200]}"
+        ) from None
     try:
         return document.build()
     except (FlowTypeError, ExpressionError) as error:

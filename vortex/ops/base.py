@@ -1,7 +1,9 @@
-"""What an op is: one `OpDef` holds everything that the language, the targets, the cost model and the docs know of it.
+"""What an op is: one `OpDef` holds everything that the language, the targets, the cost model and the docs
+know of it.
 
-Semantics see tensors whose last two axes are the inner dims. A lane-wise op treats every entry of the leading axes alike, so
-one function serves all layouts. An op over blocks has a reference for one row and a vectorised form for padded rows.
+Semantics see tensors whose last two axes are the inner dims. A lane-wise op treats every entry of the
+leading axes alike, so one function serves all layouts. An op over blocks has a reference for one row and a
+vectorised form for padded rows.
 """
 
 from __future__ import annotations
@@ -25,20 +27,20 @@ class Args:
     def __init__(self, values: Mapping[str, Attr], type: TensorType | None = None) -> None:
         self.values, self._type = values, type
 
-    def int(self, name: str) -> int:
+    def integer(self, name: str) -> int:
         value = self.values[name]
         assert isinstance(value, int)
         return value
 
     def dim(self, name: str) -> Dim:
-        return Dim.of(self.int(name))
+        return Dim.of(self.integer(name))
 
-    def float(self, name: str) -> float:
+    def number(self, name: str) -> float:
         value = self.values[name]
         assert isinstance(value, (int, float))
         return float(value)
 
-    def ints(self, name: str) -> tuple[int, ...]:
+    def integers(self, name: str) -> tuple[int, ...]:
         value = self.values[name]
         assert isinstance(value, tuple)
         return tuple(item for item in value if isinstance(item, int))
@@ -51,7 +53,8 @@ class Args:
 
 @dataclass(frozen=True)
 class Row:
-    """One row for the reference semantics: blocks, reserved first and last blocks, and how many to select between them."""
+    """One row for the reference semantics: blocks, reserved first and last blocks, and how many to select
+    between them."""
 
     blocks: int
     bos: int = 0
@@ -83,7 +86,8 @@ class Call:
         return self.types[1]
 
     def like(self, rows: int, cols: int) -> TensorType:
-        """A result of the given inner dims: BATCHED iff every operand is (PARAMETERs aside), otherwise RAGGED."""
+        """A result of the given inner dims: BATCHED iff every operand is (PARAMETERs aside), otherwise
+        RAGGED."""
         formats = {t.format for t in self.types} - {Format.PARAMETER}
         if self.stage is Stage.CACHE:
             found = Format.PAGED
@@ -92,7 +96,9 @@ class Call:
         return TensorType(found, Dim.of(rows), Dim.of(cols))
 
     def shapes(self) -> tuple[str, ...]:
-        return tuple(f"{name} {t.text(self.stage)}" for name, t in zip(self.op.operands, self.types, strict=False))
+        return tuple(
+            f"{name} {t.text(self.stage)}" for name, t in zip(self.op.operands, self.types, strict=False)
+        )
 
     def fail(self, message: str, hint: str | None = None) -> NoReturn:
         raise FlowTypeError(message, op=self.op.name, shapes=self.shapes(), hint=hint)
@@ -115,8 +121,8 @@ def one_per_element(args: Args, types: tuple[TensorType, ...], out: TensorType) 
 
 @dataclass(frozen=True)
 class Example:
-    """A constructor call over the operands q [1, group, head_dim], k (the field), c [S, 1, head_dim] and s [S, 1, 1]; the
-    result's shape in the docs is inferred, not written."""
+    """A constructor call over the operands q [1, group, head_dim], k (the field), c [S, 1, head_dim] and s
+    [S, 1, 1]; the result's shape in the docs is inferred, not written."""
 
     args: str
     operands: tuple[str, ...]
@@ -127,10 +133,10 @@ class OpDef:
     """One op.
 
     reference(args, inputs, row): float32 tensors of one row, BATCHED `[1, r, c]`, others `[S, r, c]`.
-    vectorised(args, inputs, valid): BATCHED `[R, 1, r, c]`, others `[R, N, r, c]`; `valid [R, N]` marks blocks in [bos, n - eos).
-    In the cache program both see `[blocks, r, c]`. An op that claims the output returns the selected positions in the reference;
-    targets bring their own selection.
-    flops: per entry of the result's leading axis (for a reduction over blocks: per block read).
+    vectorised(args, inputs, valid): BATCHED `[R, 1, r, c]`, others `[R, N, r, c]`; `valid [R, N]` marks
+    blocks in [bos, n - eos). In the cache program both see `[blocks, r, c]`. An op that claims the output
+    returns the selected positions in the reference; targets bring their own selection. flops: per entry of
+    the result's leading axis (for a reduction over blocks: per block read).
     """
 
     name: str
@@ -156,11 +162,15 @@ class OpDef:
             return self.vectorised(args, inputs, valid)
         return self.reference(args, inputs, Row(0))
 
-    def bind(self, positional: Sequence[object], keywords: Mapping[str, object], stage: Stage) -> dict[str, Attr]:
+    def bind(
+        self, positional: Sequence[object], keywords: Mapping[str, object], stage: Stage
+    ) -> dict[str, Attr]:
         """Constructor arguments -> coerced attributes, defaults filled in. Raises FlowTypeError."""
         names = [param.name for param in self.params]
         if len(positional) > len(names):
-            raise self.error(f"takes at most {len(names)} constructor arguments, got {len(positional)}", self.signature)
+            raise self.error(
+                f"takes at most {len(names)} constructor arguments, got {len(positional)}", self.signature
+            )
         given = dict(zip(names, positional, strict=False))
         for name, value in keywords.items():
             if name not in names:
@@ -179,7 +189,11 @@ class OpDef:
         return bound
 
     def result(
-        self, stage: Stage, attrs: Mapping[str, Attr], types: tuple[TensorType, ...], output: TensorType | None = None
+        self,
+        stage: Stage,
+        attrs: Mapping[str, Attr],
+        types: tuple[TensorType, ...],
+        output: TensorType | None = None,
     ) -> TensorType:
         """The type of the result. `output` is the type of the field to be written. Raises FlowTypeError."""
         call = Call(self, stage, Args(attrs), types, output)
@@ -192,7 +206,7 @@ class OpDef:
                 f"the result {found.text(stage)} does not fit the field {output.text(stage)}",
                 op=self.name,
                 shapes=call.shapes(),
-                hint=f"Declare the field as ({found.rows}, {found.cols}) in create_cache, or reduce to its dims first",
+                hint=f"Declare the field as ({found.rows}, {found.cols}) in create_cache, or reduce first",
             )
         return found
 

@@ -32,12 +32,12 @@ def _flops(args: Args, types: tuple[TensorType, ...], out: TensorType) -> int:
 def _softmax_row(args: Args, inputs: tuple[torch.Tensor, ...], row: Row) -> torch.Tensor:
     (x,) = inputs
     out = x.new_zeros(x.shape)
-    out[row.span] = (args.float("scale") * x[row.span]).softmax(0)
+    out[row.span] = (args.number("scale") * x[row.span]).softmax(0)
     return out
 
 
 def _softmax_rows(args: Args, inputs: tuple[torch.Tensor, ...], valid: torch.Tensor) -> torch.Tensor:
-    scaled = masked(args.float("scale") * inputs[0], valid, -float("inf"))
+    scaled = masked(args.number("scale") * inputs[0], valid, -float("inf"))
     empty = ~valid.any(1)[:, None, None, None]
     return scaled.masked_fill(empty, 0.0).softmax(1).masked_fill(empty, 0.0)
 

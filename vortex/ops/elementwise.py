@@ -19,7 +19,7 @@ FALSE = -1e30
 
 
 def _ramp(args: Args, x: torch.Tensor) -> torch.Tensor:
-    return args.float("beta") * x + args.float("alpha")
+    return args.number("beta") * x + args.number("alpha")
 
 
 def _transcendental(args: Args, types: tuple[TensorType, ...], out: TensorType) -> int:
@@ -39,7 +39,7 @@ def _choose(condition: torch.Tensor) -> torch.Tensor:
 def _relu(args: Args, x: torch.Tensor) -> torch.Tensor:
     import torch
 
-    return torch.where(x >= args.float("alpha"), x, args.float("beta"))
+    return torch.where(x >= args.number("alpha"), x, args.number("beta"))
 
 
 def _unary(name: str, doc: str, function: Callable[[Args, torch.Tensor], torch.Tensor], beta: float) -> None:
@@ -58,7 +58,9 @@ def _unary(name: str, doc: str, function: Callable[[Args, torch.Tensor], torch.T
     )
 
 
-def _binary(name: str, doc: str, function: Callable[[Args, torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
+def _binary(
+    name: str, doc: str, function: Callable[[Args, torch.Tensor, torch.Tensor], torch.Tensor]
+) -> None:
     used = name == "Add"
     define(
         OpDef(
@@ -93,7 +95,7 @@ def _where(name: str, sign: str, compare: Callable[[torch.Tensor, torch.Tensor],
 _binary("Maximum", "The larger of x and y. alpha and beta are ignored.", lambda args, x, y: x.maximum(y))
 _binary("Minimum", "The smaller of x and y. alpha and beta are ignored.", lambda args, x, y: x.minimum(y))
 _binary("Multiply", "x y. alpha and beta are ignored.", lambda args, x, y: x * y)
-_binary("Add", "alpha x + beta y.", lambda args, x, y: args.float("alpha") * x + args.float("beta") * y)
+_binary("Add", "alpha x + beta y.", lambda args, x, y: args.number("alpha") * x + args.number("beta") * y)
 
 _where("WhereEqual", "==", lambda x, y: x == y)
 _where("WhereNotEqual", "!=", lambda x, y: x != y)
@@ -110,7 +112,10 @@ _unary(
     0.0,
 )
 _unary(
-    "Silu", "x / (1 + exp(beta x + alpha)); the usual SiLU is beta=-1.", lambda args, x: x / (1.0 + _ramp(args, x).exp()), 0.0
+    "Silu",
+    "x / (1 + exp(beta x + alpha)); the usual SiLU is beta=-1.",
+    lambda args, x: x / (1.0 + _ramp(args, x).exp()),
+    0.0,
 )
 _unary("Add_Mul", "beta x + alpha.", _ramp, 1.0)
 _unary("Abs", "|beta x + alpha|.", lambda args, x: _ramp(args, x).abs(), 1.0)

@@ -16,7 +16,8 @@ REQUIRED = object()
 
 @dataclass(frozen=True)
 class Param:
-    """One constructor parameter; subclasses say what it accepts. `ignored`: accepted for compatibility, without effect."""
+    """One constructor parameter; subclasses say what it accepts. `ignored`: accepted for compatibility,
+    without effect."""
 
     name: str
     default: object = REQUIRED
@@ -61,13 +62,16 @@ class IntParam(Param):
             raise self.refuse(value, "an integer")
         size = Dim.of(value)
         if abs(size.hint) > 2**31 or (self.minimum is not None and size.hint < self.minimum):
-            raise self.refuse(value, f"at least {self.minimum}" if self.minimum is not None else "a 32-bit integer")
+            raise self.refuse(
+                value, f"at least {self.minimum}" if self.minimum is not None else "a 32-bit integer"
+            )
         return size
 
 
 @dataclass(frozen=True)
 class AxisParam(Param):
-    """The axis to work along: 1 or 2 are inner dims, 0 is the blocks of a row and exists in the indexer only."""
+    """The axis to work along: 1 or 2 are inner dims, 0 is the blocks of a row and exists in the indexer
+    only."""
 
     choices: Mapping[Stage, tuple[int, ...]] | None = None
     hint: str | None = None
@@ -81,7 +85,7 @@ class AxisParam(Param):
         if isinstance(plain, bool) or plain not in choices:
             hint = self.hint if stage is Stage.CACHE and plain == 0 else None
             raise self.refuse(value, f"one of {', '.join(map(str, choices))}", hint)
-        return Dim(int(plain))  # type: ignore[call-overload]
+        return Dim(int(plain))
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,10 @@ class AxesParam(Param):
 
     def coerce(self, value: object, stage: Stage) -> Attr:
         axes = value if isinstance(value, (tuple, list)) else (value,)
-        if not axes or any(isinstance(axis, bool) or axis not in (1, 2) for axis in axes) or len(set(axes)) < len(axes):
+        if (
+            not axes
+            or any(isinstance(axis, bool) or axis not in (1, 2) for axis in axes)
+            or len(set(axes)) < len(axes)
+        ):
             raise self.refuse(value, "(1, 2), (1,) or (2,)")
         return tuple(Dim(int(axis)) for axis in sorted(axes))

@@ -25,8 +25,21 @@ def _gemm(call: Call) -> TensorType:
             fits += "; Transpose() x first"
         call.fail(f"last dimension mismatch: {x.cols} and {y.cols}", fits)
     if y.format is Format.PARAMETER and x.format is not Format.BATCHED:
-        call.fail("a Parameter multiplies BATCHED operands only", "Apply it to q, before combining with the cache")
+        call.fail(
+            "a Parameter multiplies BATCHED operands only", "Apply it to q, before combining with the cache"
+        )
     return call.like(y.rows, x.rows)
+
+
+def _gemm_rows(args: Args, inputs: tuple[torch.Tensor, ...], valid: torch.Tensor) -> torch.Tensor:
+    """y x^T; an operand without blocks is folded into one product a row, instead of a tiny one a block."""
+    x, y = inputs
+    if x.dim() == 4 and x.shape[1] == 1 < y.shape[1]:
+        return (y.flatten(1, 2) @ x[:, 0].transpose(-1, -2)).reshape(*y.shape[:3], x.shape[2])
+    if x.dim() == 4 and y.shape[1] == 1 < x.shape[1]:
+        products = y[:, 0] @ x.flatten(1, 2).transpose(-1, -2)
+        return products.reshape(y.shape[0], y.shape[2], *x.shape[1:3]).transpose(1, 2)
+    return y @ x.transpose(-1, -2)
 
 
 def _gemm_flops(args: Args, types: tuple[TensorType, ...], out: TensorType) -> int:
@@ -45,7 +58,7 @@ def _gemv(call: Call) -> TensorType:
 
 
 def _kron(call: Call) -> TensorType:
-    axes = {int(axis) for axis in call.args.ints("dim")}
+    axes = {int(axis) for axis in call.args.integers("dim")}
     dims = []
     for axis, a, b in ((1, call.x.rows, call.y.rows), (2, call.x.cols, call.y.cols)):
         if axis in axes:
@@ -63,7 +76,7 @@ def _kron(call: Call) -> TensorType:
 
 
 def _kron_values(args: Args, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    axes = {int(axis) for axis in args.ints("dim")}
+    axes = {int(axis) for axis in args.integers("dim")}
     product = _spread(x, axes, 1) * _spread(y, axes, 0)
     if 1 in axes:
         product = product.flatten(-4, -3) if 2 in axes else product.flatten(-3, -2)
@@ -82,11 +95,12 @@ def _spread(x: torch.Tensor, axes: set[int], after: int) -> torch.Tensor:
 define(
     OpDef(
         name="GeMM",
-        doc="y x^T: O[a, b] = sum_k y[a, k] x[b, k]. The second operand supplies the rows of the result, the first the columns.",
+        doc="y x^T: O[a, b] = sum_k y[a, k] x[b, k]. The second operand supplies the rows of the result.",
         stages=BOTH,
         operands=("x", "y"),
         infer=_gemm,
         reference=lanewise(lambda args, x, y: y @ x.transpose(-1, -2)),
+        vectorised=_gemm_rows,
         flops=_gemm_flops,
         example=Example("", ("q", "c")),
     )
@@ -107,7 +121,8 @@ define(
 define(
     OpDef(
         name="Kron",
-        doc="Kronecker product over the named axes, broadcast over the other: out[i y1 + j, k y2 + l] = x[i, k] y[j, l].",
+        doc="Kronecker product over the named axes, broadcast over the other: "
+        "out[i y1 + j, k y2 + l] = x[i, k] y[j, l].",
         stages=INDEXER,
         params=(AxesParam("dim", (1, 2)),),
         operands=("x", "y"),

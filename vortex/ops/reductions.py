@@ -20,7 +20,7 @@ Reduce = Callable[["torch.Tensor", int], "torch.Tensor"]
 
 
 def _infer(call: Call) -> TensorType:
-    dim = call.args.int("dim")
+    dim = call.args.integer("dim")
     if dim == 0:
         require_blocks(call, call.x)
         return TensorType(Format.BATCHED, call.x.rows, call.x.cols)
@@ -34,15 +34,15 @@ def _flops(args: Args, types: tuple[TensorType, ...], out: TensorType) -> int:
 def _define(name: str, doc: str, reduce: Reduce, neutral: float) -> None:
     def reference(args: Args, inputs: tuple[torch.Tensor, ...], row: Row) -> torch.Tensor:
         (x,) = inputs
-        if args.int("dim"):
-            return reduce(x, LAST[args.int("dim")])
+        if args.integer("dim"):
+            return reduce(x, LAST[args.integer("dim")])
         scored = x[row.span]
         return reduce(scored, 0) if len(scored) else x.new_zeros(1, *x.shape[1:])
 
     def vectorised(args: Args, inputs: tuple[torch.Tensor, ...], valid: torch.Tensor) -> torch.Tensor:
         (x,) = inputs
-        if args.int("dim"):
-            return reduce(x, LAST[args.int("dim")])
+        if args.integer("dim"):
+            return reduce(x, LAST[args.integer("dim")])
         count = valid.sum(1)[:, None, None, None]
         reduced = reduce(masked(x, valid, neutral), 1)
         if name == "Mean":  # the padding has been divided by, too
@@ -60,9 +60,9 @@ def _define(name: str, doc: str, reduce: Reduce, neutral: float) -> None:
             reference=reference,
             vectorised=vectorised,
             flops=_flops,
-            across_blocks=lambda args: args.int("dim") == 0,
+            across_blocks=lambda args: args.integer("dim") == 0,
             example=Example("dim=1", ("q",)),
-            elsewhere="Use vortex.cache.Mean(dim) and, if the scale matters, Add_Mul(beta=size); or Sum in the indexer",
+            elsewhere="Use vortex.cache.Mean(dim), then Add_Mul(beta=size) if the scale matters; or Sum in the indexer",
         )
     )
 
@@ -75,14 +75,16 @@ def _interleaved(name: str, doc: str, reduce: Reduce) -> None:
         return Dim.of(size // k)
 
     def infer(call: Call) -> TensorType:
-        if call.args.int("dim") == 1:
+        if call.args.integer("dim") == 1:
             return call.like(groups(call, call.x.rows), call.x.cols)
         return call.like(call.x.rows, groups(call, call.x.cols))
 
     def reference(args: Args, inputs: tuple[torch.Tensor, ...], row: Row) -> torch.Tensor:
-        axis = LAST[args.int("dim")]
-        grouped = inputs[0].unflatten(axis, (-1, int(args.int("k"))))
-        return reduce(grouped, axis).squeeze(axis)
+        axis = LAST[args.integer("dim")]
+        x, k = inputs[0], args.dim("k").hint
+        at = x.dim() + axis
+        grouped = x.reshape(*x.shape[:at], -1, k, *x.shape[at + 1 :])
+        return reduce(grouped, at + 1).squeeze(at + 1)
 
     define(
         OpDef(
@@ -110,12 +112,14 @@ _FAMILY: tuple[tuple[str, str, Reduce, float], ...] = (
 for _name, _word, _reduce, _neutral in _FAMILY:
     _define(
         _name,
-        f"The {_word} over dim 1 or 2; over dim 0 (indexer only) the {_word.split(' (')[0].split(',')[0]} over the scored "
-        "blocks of a RAGGED operand, 0 where there are none.",
+        f"The {_word} over dim 1 or 2. Over dim 0 (indexer only): over the scored blocks of a RAGGED operand, "
+        "0 where there are none.",
         _reduce,
         _neutral,
     )
     if _name != "Sum":
         _interleaved(
-            f"{_name}Interleave", f"The {_word} of each group of k consecutive elements along dim; k divides the size.", _reduce
+            f"{_name}Interleave",
+            f"The {_word} of each group of k consecutive elements along dim; k divides the size.",
+            _reduce,
         )

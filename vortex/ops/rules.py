@@ -16,7 +16,9 @@ BOTH = (Stage.INDEXER, Stage.CACHE)
 INDEXER = (Stage.INDEXER,)
 CACHE = (Stage.CACHE,)
 
-BLOCKS_HINT = "The cache stage sees one block; reduce over blocks in forward_indexer, after vortex.indexer.Load"
+BLOCKS_HINT = (
+    "The cache stage sees one block; reduce over blocks in forward_indexer, after vortex.indexer.Load"
+)
 inner_axis = AxisParam("dim", 1)
 any_axis = AxisParam("dim", 1, choices={Stage.INDEXER: (0, 1, 2), Stage.CACHE: (1, 2)}, hint=BLOCKS_HINT)
 block_axis = AxisParam("dim", 0, choices={Stage.INDEXER: (0,)})
@@ -42,16 +44,20 @@ def _broadcast_dim(call: Call, a: Dim, b: Dim) -> Dim:
         return b
     call.fail(
         f"the inner dims {a} and {b} are not broadcastable",
-        "Inner dims must be equal or 1: reduce one operand over that dim (Mean, Max, ...), or multiply with GeMM",
+        "Inner dims must be equal or 1: reduce one over that dim (Mean, Max, ...), or multiply with GeMM",
     )
 
 
 def require_blocks(call: Call, operand: TensorType) -> None:
     """An operand with an axis of blocks that belongs to this step: RAGGED."""
     if operand.format is Format.PAGED:
-        call.fail("works over the blocks of a row and cannot read a cache field directly", "Load() the field first")
+        call.fail(
+            "works over the blocks of a row and cannot read a cache field directly", "Load() the field first"
+        )
     if operand.format is not Format.RAGGED:
-        call.fail("works over the blocks of a row, and its operand has none", "Combine it with a cache field first")
+        call.fail(
+            "works over the blocks of a row, and its operand has none", "Combine it with a cache field first"
+        )
 
 
 def masked(x: torch.Tensor, valid: torch.Tensor, fill: float) -> torch.Tensor:

@@ -17,22 +17,32 @@ if TYPE_CHECKING:
 def _infer(call: Call) -> TensorType:
     score = call.x
     if not (score.rows.same(1) and score.cols.same(1)):
-        axes = [f"dim {axis} ({size})" for axis, size in ((1, score.rows), (2, score.cols)) if not size.same(1)]
-        call.fail("needs one score per block, [S, 1, 1]", f"Reduce {' and '.join(axes)} with Max, Mean or Sum first")
+        axes = [
+            f"dim {axis} ({size})" for axis, size in ((1, score.rows), (2, score.cols)) if not size.same(1)
+        ]
+        call.fail(
+            "needs one score per block, [S, 1, 1]", f"Reduce {' and '.join(axes)} with Max, Mean or Sum first"
+        )
     if score.format is Format.PAGED:
         call.fail("cannot read a cache field directly", "Load() the field first")
     if score.format is not Format.RAGGED:
-        call.fail("needs a score for each block, and this one is the same for all", "Combine q with a cache field first")
+        call.fail(
+            "needs a score for each block, and this one is the same for all",
+            "Combine q with a cache field first",
+        )
     return score
 
 
 def _top_row(args: Args, inputs: tuple[torch.Tensor, ...], row: Row) -> torch.Tensor:
-    """Positions of the k best scored blocks, ascending: ties to the lower position, NaN after every number."""
+    """Positions of the k best scored blocks, ascending; ties to the lower position, NaN ranks last."""
     import torch
 
     scores = inputs[0].flatten().tolist()
     candidates = range(*row.span.indices(len(scores)))
-    ranked = sorted(candidates, key=lambda at: (scores[at] != scores[at], -scores[at] if scores[at] == scores[at] else 0.0, at))
+    ranked = sorted(
+        candidates,
+        key=lambda at: (scores[at] != scores[at], -scores[at] if scores[at] == scores[at] else 0.0, at),
+    )
     return torch.tensor(sorted(ranked[: row.k]), dtype=torch.int64)
 
 

@@ -19,8 +19,8 @@ def _free(args: Args, types: tuple[TensorType, ...], out: TensorType) -> int:
 
 
 def _reshape(call: Call) -> TensorType:
-    lead, rows, cols = call.args.int("lead"), call.args.dim("rows"), call.args.dim("cols")
-    if not (lead == -1):
+    lead, rows, cols = call.args.integer("lead"), call.args.dim("rows"), call.args.dim("cols")
+    if lead != -1:
         call.fail("the leading axis cannot be reshaped", f"Write Reshape(-1, {rows}, {cols})")
     if rows.hint * cols.hint != call.x.numel:
         call.fail(
@@ -32,20 +32,23 @@ def _reshape(call: Call) -> TensorType:
 
 def _mask_slice(call: Call) -> TensorType:
     start, end = call.args.dim("start"), call.args.dim("end")
-    axis = call.args.int("dim")
+    axis = call.args.integer("dim")
     size = call.x.rows if axis == 1 else call.x.cols
     if not 0 <= start.hint <= end.hint <= size.hint:
-        call.fail(f"the slice [{start}, {end}) is out of bounds for dim {axis} of size {size}", f"Need 0 <= start <= end <= {size}")
+        call.fail(
+            f"the slice [{start}, {end}) is out of bounds for dim {axis} of size {size}",
+            f"Need 0 <= start <= end <= {size}",
+        )
     return same_as_x(call)
 
 
 def _mask_values(args: Args, x: torch.Tensor) -> torch.Tensor:
     import torch
 
-    out = torch.full_like(x, args.float("beta"))
+    out = torch.full_like(x, args.number("beta"))
     start, end = args.dim("start").hint, args.dim("end").hint
-    inside = out[..., start:end, :] if args.int("dim") == 1 else out[..., start:end]
-    inside.fill_(args.float("alpha"))
+    inside = out[..., start:end, :] if args.integer("dim") == 1 else out[..., start:end]
+    inside.fill_(args.number("alpha"))
     return out
 
 
@@ -58,7 +61,7 @@ def _fill(call: Call) -> TensorType:
 def _fill_values(args: Args, inputs: tuple[torch.Tensor, ...], row: Row) -> torch.Tensor:
     import torch
 
-    return torch.full((1, args.type.rows.hint, args.type.cols.hint), args.float("alpha"))
+    return torch.full((1, args.type.rows.hint, args.type.cols.hint), args.number("alpha"))
 
 
 def _load(call: Call) -> TensorType:
@@ -88,7 +91,9 @@ define(
         params=(IntParam("lead", -1), IntParam("rows", minimum=1), IntParam("cols", minimum=1)),
         operands=("x",),
         infer=_reshape,
-        reference=lanewise(lambda args, x: x.reshape(*x.shape[:-2], args.dim("rows").hint, args.dim("cols").hint)),
+        reference=lanewise(
+            lambda args, x: x.reshape(*x.shape[:-2], args.dim("rows").hint, args.dim("cols").hint)
+        ),
         flops=_free,
         example=Example("-1, 2, 64", ("c",)),
     )
@@ -96,7 +101,7 @@ define(
 define(
     OpDef(
         name="MaskSlice",
-        doc="x's shape, alpha on [start, end) of dim 1 or 2 and beta elsewhere. The values of x are not used.",
+        doc="x's shape, alpha on [start, end) of dim 1 or 2 and beta elsewhere. x's values are not used.",
         stages=BOTH,
         params=(
             IntParam("start", minimum=0),
@@ -122,13 +127,13 @@ define(
         reference=_fill_values,
         writes_field=True,
         example=Example("alpha=1.0", ()),
-        elsewhere="Fields are filled in forward_cache; a constant in the indexer is MaskSlice(0, 0, 1, beta=value)",
+        elsewhere="Fill fields in forward_cache; a constant in the indexer is MaskSlice(0, 0, 1, beta=value)",
     )
 )
 define(
     OpDef(
         name="Load",
-        doc="A field of the scored blocks as an intermediate; ops over blocks need it, others read fields directly.",
+        doc="A field as an intermediate; ops over blocks need it, all others read fields directly.",
         stages=INDEXER,
         operands=("field",),
         infer=_load,

@@ -12,7 +12,8 @@ from vortex.indexer import GeMM, Max, Softmax, topK
 
 @register("gqa_block_sparse_attention")
 class GQABlockSparseAttention(vFlow):
-    """A block is as good as the largest share of attention that any head of the group would give its centroid."""
+    """A block is as good as the largest share of attention that any head of the group would give its
+    centroid."""
 
     def __init__(self) -> None:
         super().__init__()
