@@ -12,7 +12,7 @@ from vortex.graph.model import Attr, Stage, TensorType
 from vortex.ops import OpDef, find_op
 from vortex.ops.params import AxesParam, AxisParam, FloatParam, IntParam, Param
 
-_GROUPS = (2, 4, 8, 16)
+_GROUPS = (2, 4, 8)
 
 
 def draw_attrs(definition: OpDef, stage: Stage, x: TensorType | None, rng: random.Random) -> Attrs | None:

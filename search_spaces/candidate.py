@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from search_spaces.knobs import Knobs
+from vortex.errors import VortexError
 
 if TYPE_CHECKING:
-    from vortex.graph.model import FlowGraph
-
     from vortex.config import VortexConfig
+    from vortex.graph.geometry import Geometry
+    from vortex.graph.model import FlowGraph
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,14 @@ class Candidate:
             [self.graph.hash, _canonical(self.knobs)], separators=(",", ":"), sort_keys=True
         )
         return hashlib.sha256(document.encode()).hexdigest()
+
+    def serves(self, geometry: Geometry) -> bool:
+        """Whether the graph runs on a model of this head_dim and group with these knobs' block size."""
+        try:
+            self.graph.instantiate(replace(geometry, block_size=self.knobs.block_size))
+        except VortexError:
+            return False
+        return True
 
     def config(self, module_name: str = "candidate", module_path: str | None = None) -> VortexConfig:
         """The published config with these knobs; `module_name` is the registered flow's name."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from search_spaces import motifs
 from search_spaces.attributes import draw_attrs
-from search_spaces.expr import Apply, Expr, Given, Stored, fields, places, with_inputs
+from search_spaces.expr import Apply, Expr, Given, Place, Stored, fields, places, with_inputs
 from search_spaces.program import Program, to_graph
-from search_spaces.typed import is_score, op, same_type, type_of, typed
+from search_spaces.typed import UntypedError, is_score, op, same_type, type_of, typed
 from vortex.errors import VortexError
 from vortex.graph.geometry import Geometry
 from vortex.graph.model import FlowGraph, Format, Stage, TensorType
@@ -64,7 +64,18 @@ def sensible(score: Expr) -> bool:
     held = fields(score)
     raw = any(isinstance(p.expr, Given) and p.expr.name != "q" and p.stage is Stage.INDEXER for p in found)
     asked = any(p.expr == motifs.Q for p in found)
+    if not all(_unambiguous(place) for place in found):
+        return False
     return asked and not raw and 0 < len(held) <= MAX_FIELDS and _vectors(held) <= MAX_FIELD_VECTORS
+
+
+def _unambiguous(place: Place) -> bool:
+    """Typed by the same symbols at the sizes that flows are traced with, where block_size//16 looks like 1."""
+    try:
+        traced = type_of(place.expr, place.stage, Geometry())
+    except UntypedError:
+        return False
+    return same_type(traced, type_of(place.expr, place.stage))
 
 
 def _vectors(held: tuple[Stored, ...]) -> float:

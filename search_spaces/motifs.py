@@ -92,11 +92,11 @@ def half_spread(rng: random.Random) -> Expr:
 def sub_blocks(rng: random.Random) -> Expr:
     """One vector for each group of tokens of a block: (block_size / tokens, head_dim)."""
     name = rng.choice(("MeanInterleave", "MeanInterleave", "MaxInterleave", "MinInterleave"))
-    return _c(name, K, dim=1, k=rng.choice((2, 4, 8, 8, 16)))
+    return _c(name, K, dim=1, k=rng.choice((2, 4, 8, 8)))
 
 
 def sub_block_midrange(rng: random.Random) -> Expr:
-    tokens = rng.choice((4, 8, 8, 16))
+    tokens = rng.choice((4, 8, 8))
     high = _c("MaxInterleave", K, dim=1, k=tokens)
     low = _c("MinInterleave", K, dim=1, k=tokens)
     return _c("Add", high, low, alpha=0.5, beta=0.5)

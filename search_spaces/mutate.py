@@ -15,7 +15,7 @@ from search_spaces.typed import op, same_type, type_of, typed
 from vortex.graph.model import FlowGraph, Format, Stage
 from vortex.ops import OPS
 
-_TRIES = 60
+_TRIES = 20
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 
 from search_spaces.candidate import Candidate
 from search_spaces.knobs import Knobs, KnobSpace
+from vortex.graph.geometry import Geometry
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class SearchView:
     floor: float = 0.05
     prompt_tokens: int | None = None
     recent: tuple[Known, ...] = ()
+    geometry: Geometry = field(default_factory=Geometry)
 
 
 @dataclass(frozen=True)

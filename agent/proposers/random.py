@@ -6,7 +6,7 @@ import random
 
 from agent.proposers.base import NoProposalError, Proposal, SearchView
 from search_spaces.candidate import Candidate
-from search_spaces.grammar import random_graph
+from search_spaces.generate import random_graph
 
 _TRIES = 200
 
@@ -26,14 +26,14 @@ class RandomProposer:
         for _ in range(_TRIES):
             draft = random_graph(rng)
             candidate = Candidate(draft.graph, view.space.sample(rng))
-            if serves(candidate) and not view.known(candidate.hash):
+            if candidate.serves(view.geometry) and not view.known(candidate.hash):
                 return Proposal(
                     source=render_flow(draft.graph, f"random_{draft.graph.hash[:10]}"),
                     knobs=candidate.knobs,
                     hypothesis=f"random draw: {draft.what}",
                     proposer=self.name,
                 )
-        raise NoProposalError(f"{_TRIES} random draws gave no candidate that is new", stop=False)
+        raise NoProposalError(f"{_TRIES} random draws gave no candidate that is new")
 
     def repair(self, proposal: Proposal, error: str) -> Proposal | None:
         return None

@@ -1,0 +1,173 @@
+"""Typed mutation over graphs: the proposer that needs no model service.
+
+A parent is chosen from the front and its neighbourhood, its graph is edited through the grammar, and the
+budget is set so that the child reads what the parent reads: a child that is better is then better at
+equal bytes.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from agent.proposers.base import Known, NoProposalError, Proposal, SearchView
+from search_spaces.budget import matched, row_bytes
+from search_spaces.candidate import Candidate
+from search_spaces.generate import random_graph
+from search_spaces.knobs import KNOB_NAMES, Knobs
+from search_spaces.mutate import mutate
+from search_spaces.objectives import crowding, ranks
+
+KNOBS_ONLY = 0.25
+"""How often only the knobs change, as long as that leaves at least half of the accepted children a new
+graph."""
+
+_TRIES = 100
+_TOURNAMENT = 3
+_LENGTH = 2048
+
+
+@dataclass(frozen=True)
+class _Child:
+    candidate: Candidate
+    what: str
+    parents: tuple[str, ...]
+
+
+class EvolutionProposer:
+    """Deterministic: the proposal depends on the seed and the view alone."""
+
+    name = "evolution"
+
+    def __init__(self, seed: int = 0):
+        self._seed = seed
+
+    def propose(self, view: SearchView) -> Proposal:
+        from vortex.graph.render import render_flow
+
+        rng = random.Random(f"evolution:{self._seed}:{view.index}")
+        pool = _Pool(view)
+        for _ in range(_TRIES):
+            child = self._child(view, pool, rng)
+            if child is None or not child.candidate.serves(view.geometry):
+                continue
+            if not view.known(child.candidate.hash):
+                graph = child.candidate.graph
+                return Proposal(
+                    source=render_flow(graph, f"evolved_{graph.hash[:10]}"),
+                    knobs=child.candidate.knobs,
+                    hypothesis=child.what,
+                    proposer=self.name,
+                    parents=child.parents,
+                )
+        raise NoProposalError(f"{_TRIES} mutations gave no candidate that is new")
+
+    def repair(self, proposal: Proposal, error: str) -> Proposal | None:
+        return None
+
+    def _child(self, view: SearchView, pool: _Pool, rng: random.Random) -> _Child | None:
+        parent = pool.parent(rng)
+        if parent is None:
+            draft = random_graph(rng)
+            return _Child(Candidate(draft.graph, view.space.sample(rng)), f"a first draw: {draft.what}", ())
+        if _may_keep_graph(view) and rng.random() < KNOBS_ONLY:
+            return _retuned(parent, view, rng)
+        return _remade(parent, pool, view, rng)
+
+
+def _may_keep_graph(view: SearchView) -> bool:
+    """Whether one more child with its parent's graph leaves at least half of the accepted ones with a new
+    graph."""
+    return 2 * view.accepted.graph >= view.accepted.total + 1
+
+
+def _retuned(parent: Known, view: SearchView, rng: random.Random) -> _Child:
+    """The parent's graph with other knobs: the study's suggestion, or a step from the parent's."""
+    old = parent.candidate.knobs
+    suggested = view.suggestion if rng.random() < 0.5 else None
+    knobs = suggested or view.space.neighbour(old, rng)
+    why = "suggested by the study" if suggested else "a step in the knobs"
+    what = f"{parent.hash[:8]} with {_difference(old, knobs)} ({why})"
+    return _Child(Candidate(parent.candidate.graph, knobs), what, (parent.hash,))
+
+
+def _remade(parent: Known, pool: _Pool, view: SearchView, rng: random.Random) -> _Child | None:
+    """The parent's graph edited; knobs for the parent's bytes mostly, else a step away or the
+    suggestion."""
+    others = pool.others(parent, rng)
+    mutation = mutate(parent.candidate.graph, rng, [other.candidate.graph for other in others])
+    if mutation is None:
+        return None
+    old = parent.candidate.knobs
+    child, why = Candidate(mutation.graph, old), ""
+    draw = rng.random()
+    if draw < 0.2 and view.suggestion is not None:
+        child, why = Candidate(mutation.graph, view.suggestion), "suggested by the study"
+    elif draw < 0.4:
+        child, why = Candidate(mutation.graph, view.space.neighbour(old, rng)), "a step in the knobs"
+    elif child.serves(view.geometry):
+        length = view.prompt_tokens or _LENGTH
+        limit = row_bytes(parent.candidate, view.geometry, length)
+        child = matched(child, limit, view.space, view.geometry, length) or child
+        why = "for at most the parent's bytes"
+    what = f"{parent.hash[:8]}: {mutation.what}"
+    if child.knobs != old:
+        what += f"; {_difference(old, child.knobs)} ({why})"
+    donor = (others[mutation.donor].hash,) if mutation.donor is not None else ()
+    return _Child(child, what[:600], (parent.hash, *donor))
+
+
+def _difference(old: Knobs, new: Knobs) -> str:
+    """The knobs that changed, in words."""
+    changed = [name for name in KNOB_NAMES if getattr(old, name) != getattr(new, name)]
+    parts = [
+        "another policy"
+        if name == "policy"
+        else f"{name} {_show(getattr(old, name))} -> {_show(getattr(new, name))}"
+        for name in changed
+    ]
+    return ", ".join(parts) or "the same knobs"
+
+
+def _show(value: object) -> str:
+    return (
+        f"{value:g}" if isinstance(value, float) else str(list(value) if isinstance(value, tuple) else value)
+    )
+
+
+class _Pool:
+    """The candidates a parent may be chosen from, with what makes one preferable."""
+
+    def __init__(self, view: SearchView):
+        rows = {known.hash: known for known in (*view.best, *view.different)}
+        self._rows = list(rows.values())
+        level = ranks(self._rows)
+        space = _crowding_by_front(self._rows, level)
+        top = view.dense_accuracy or max((known.accuracy for known in self._rows), default=0.0)
+        # The cheap end of a front is always open: what answers fewer than half of dense's prompts comes after the rest.
+        self._order = {
+            known.hash: (known.accuracy < top / 2, level[i], -space[i], known.hash)
+            for i, known in enumerate(self._rows)
+        }
+
+    def parent(self, rng: random.Random) -> Known | None:
+        """The winner of a tournament by usefulness, front, then crowding; None while nothing is
+        measured."""
+        if not self._rows:
+            return None
+        drawn = rng.sample(self._rows, k=min(_TOURNAMENT, len(self._rows)))
+        return min(drawn, key=lambda known: self._order[known.hash])
+
+    def others(self, parent: Known, rng: random.Random) -> list[Known]:
+        """Up to three candidates with another graph, to take parts from."""
+        rest = [k for k in self._rows if k.candidate.graph.hash != parent.candidate.graph.hash]
+        return rng.sample(rest, k=min(3, len(rest)))
+
+
+def _crowding_by_front(rows: list[Known], level: list[int]) -> list[float]:
+    result = [0.0] * len(rows)
+    for rank in set(level):
+        front = [i for i in range(len(rows)) if level[i] == rank]
+        for i, distance in zip(front, crowding([rows[i] for i in front]), strict=True):
+            result[i] = min(distance, 2.0)
+    return result

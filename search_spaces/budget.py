@@ -1,0 +1,47 @@
+"""What a candidate reads by its own arithmetic, and knobs that make two candidates read the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from search_spaces.candidate import Candidate
+from search_spaces.knobs import KnobSpace
+from vortex.graph.geometry import Geometry
+
+
+def row_bytes(candidate: Candidate, geometry: Geometry, length: int) -> float:
+    """Bytes per decode step of one row (request x kv head) of `length` tokens, by the cost model.
+
+    Skipped layers do not show here: a row is one layer. Raises PolicyError, GuardError.
+    """
+    from vortex.graph.cost import row_cost
+
+    from vortex.budget import chosen_blocks, parse_policy
+
+    knobs = candidate.knobs
+    sized = replace(geometry, block_size=knobs.block_size)
+    blocks = -(-length // knobs.block_size)
+    policy = parse_policy(knobs.policy) if knobs.policy else None
+    chosen = int(chosen_blocks(policy, np.array([blocks]), candidate.config())[0])
+    return float(row_cost(candidate.graph, sized, length, chosen).bytes)
+
+
+def matched(
+    candidate: Candidate, limit: float, space: KnobSpace, geometry: Geometry, length: int
+) -> Candidate | None:
+    """The candidate with the largest `topk_val` of the space that reads at most `limit` bytes a row.
+
+    None where even the smallest reads more.
+    """
+    low, high = space.topk_low, space.topk_high
+    best: Candidate | None = None
+    while low <= high:
+        middle = (low + high) // 2
+        tried = Candidate(candidate.graph, candidate.knobs.with_(topk_val=middle))
+        if row_bytes(tried, geometry, length) <= limit * (1 + 1e-9):
+            best, low = tried, middle + 1
+        else:
+            high = middle - 1
+    return best
