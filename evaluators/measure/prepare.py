@@ -53,8 +53,7 @@ def prepare(
     reported: by the card of the shipped probe model, by the search prompts themselves for any other model.
     Raises PrepareError when no task is left.
     """
-    data = {"essay": essay, "squad": squad, "hotpotqa": hotpotqa}
-    wanted = tuple(tasks) if tasks else _tasks_with_data(data)
+    wanted = tuple(tasks) if tasks else _tasks_with_data({"squad": squad, "hotpotqa": hotpotqa})
     known = card_accuracy(model, length)
     counted, excluded = split_tasks({task: known.get(task) for task in wanted}) if known else (wanted, ())
     if not counted:
@@ -62,7 +61,15 @@ def prepare(
             f"no task reaches {COUNTED:.0%} with dense attention at {length} tokens: choose another"
         )
     spec = WorkloadSpec(
-        model=model.resolve(), tasks=counted, length=length, samples=samples, gate=gate, seed=seed, **data
+        model=model.resolve(),
+        tasks=counted,
+        length=length,
+        samples=samples,
+        gate=gate,
+        seed=seed,
+        essay=essay,
+        squad=squad,
+        hotpotqa=hotpotqa,
     )
     search = Workload.ensure(spec, cache, excluded)
     if not known:
