@@ -129,6 +129,7 @@ class LlmCall(Base):
     model: Mapped[str] = mapped_column(String(200))
     purpose: Mapped[str] = mapped_column(String(32))
     status: Mapped[str] = mapped_column(String(32))
+    error: Mapped[str | None] = mapped_column(Text)
     prompt: Mapped[str] = mapped_column(Text)
     answer: Mapped[str] = mapped_column(Text)
     retries: Mapped[int] = mapped_column(Integer)

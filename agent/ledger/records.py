@@ -65,8 +65,9 @@ class CallRecord(_Record):
     model: str
     purpose: str
     status: str
-    prompt: str
-    answer: str
+    prompt: str = ""
+    answer: str = ""
+    error: str | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost: float | None = None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from search_spaces.knobs import KnobSpace
 from search_spaces.seeds import Seed
+from vortex.graph.geometry import Geometry
 
 Split = Literal["gate", "search", "heldout"]
 
@@ -30,7 +31,15 @@ class Bench:
     seeds: tuple[Seed, ...] = ()
     space: KnobSpace = field(default_factory=KnobSpace)
     labels: Mapping[str, str] = field(default_factory=dict)
+    geometry: Geometry = field(default_factory=lambda: Geometry(head_dim=64, group=4))
     prompt_tokens: int | None = None
+    open_heldout: Callable[[], object] = lambda: None
+    """Prefills the held-out prompts; called once, before they are needed."""
+
+    @property
+    def prompts(self) -> tuple[int, ...]:
+        """Positions of all search prompts."""
+        return self.gate + self.rest
 
     def workload_of(self, split: Split) -> str:
         return self.heldout_workload if split == "heldout" else self.workload

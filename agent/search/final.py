@@ -45,7 +45,10 @@ def measure_heldout(
             continue
         if reuse(ledger, bench, row.id, row.hash, "heldout") is None:
             waiting[row.hash] = row
-            executor.submit(job(row.hash, restored(row).candidate, "heldout", None, timeout))
+    if waiting:
+        bench.open_heldout()
+    for key, row in waiting.items():
+        executor.submit(job(key, restored(row).candidate, "heldout", None, timeout))
     while waiting:
         progress.in_flight = len(waiting)
         view.update(progress)

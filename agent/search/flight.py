@@ -98,7 +98,7 @@ class Flight:
         if known is not None:
             return Landed(passenger, Status.MEASURED, known)
         if passenger.role is not Role.PROPOSED or not self._bench.gate:
-            self._submit(passenger, "search", None)
+            self._submit(passenger, "search", self._bench.prompts)
             return None
         gate = passenger.gate or self._reused(passenger, "gate")
         if gate is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from agent.ledger import CallRecord, Entry, Ledger, LedgerError, ProposalRecord, Role
@@ -12,6 +12,7 @@ from agent.sandbox import Rejected
 from search_spaces.candidate import Candidate
 from search_spaces.seeds import Seed
 from vortex.errors import VortexError
+from vortex.graph.geometry import Geometry
 from vortex.graph.model import FlowGraph
 
 _REGISTERED = re.compile(r"@register\(\s*[\"']([\w.\-]{1,100})[\"']\s*\)")
@@ -46,16 +47,21 @@ class Refused:
 
 
 class Intake:
-    def __init__(self, ledger: Ledger, run_id: int, tracer: Tracer) -> None:
+    """`geometry`: of the model; a flow that cannot run on it is refused before it is measured."""
+
+    def __init__(self, ledger: Ledger, run_id: int, tracer: Tracer, geometry: Geometry) -> None:
         self._ledger = ledger
         self._run_id = run_id
         self._tracer = tracer
+        self._geometry = geometry
 
     def admit(self, proposal: Proposal) -> Accepted | Refused:
         """Check a proposal and record it, whatever becomes of it."""
         record = _record(proposal, Role.PROPOSED)
         try:
             candidate = Candidate(self._tracer.trace(proposal.source), proposal.knobs)
+            block_size = candidate.knobs.block_size
+            candidate.graph.instantiate(replace(self._geometry, block_size=block_size))
             return self._enter(proposal, candidate, record)
         except (Rejected, VortexError) as error:
             if isinstance(error, LedgerError):
@@ -103,6 +109,7 @@ class Intake:
                 status=call.status,
                 prompt=call.prompt,
                 answer=call.answer,
+                error=call.error,
                 prompt_tokens=call.prompt_tokens,
                 completion_tokens=call.completion_tokens,
                 cost=call.cost,

@@ -59,6 +59,7 @@ class Outlook:
             dense_bytes=dense.measurement.bytes_per_step if dense else None,
             floor=self._floor,
             prompt_tokens=self._bench.prompt_tokens,
+            geometry=self._bench.geometry,
         )
 
     def _behind_front(self, known: Known) -> tuple[float, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from agent.ledger import Ledger, RunRecord, RunStatus
 from agent.proposers.base import Proposer
 from agent.search.bench import Bench
@@ -29,6 +31,7 @@ def run_search(
     tracer: Tracer,
     executor: Executor,
     view: View | None = None,
+    notices: Sequence[str] = (),
 ) -> RunStatus:
     """Work on a run until its budget is spent and its front is measured on held-out prompts.
 
@@ -42,10 +45,10 @@ def run_search(
     """
     view = view or Silent()
     board = Board()
-    progress = Progress(run.name, settings.budget, proposer.name, executor.workers, board)
+    progress = Progress(run.name, settings.budget, proposer.name, executor.workers, board, notices=[*notices])
     view.start(progress)
     try:
-        intake = Intake(ledger, run.id, tracer)
+        intake = Intake(ledger, run.id, tracer, bench.geometry)
         flight = Flight(ledger, executor, bench, board, settings.timeout)
         progress.stage = "measuring dense attention and the seeds"
         measure_references(ledger, run.id, bench, intake, flight, board, progress, view)

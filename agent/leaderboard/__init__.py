@@ -1,0 +1,1 @@
+"""`python -m agent.leaderboard`: the best candidates of a ledger, over runs."""

@@ -1,0 +1,92 @@
+"""`python -m agent.leaderboard`: shows the best candidates of a ledger."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from agent.leaderboard.board import Place
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def leaderboard(
+    db: Annotated[str, typer.Option(help="Ledger: a SQLAlchemy URL or a SQLite file.")] = "runs/ledger.db",
+    run: Annotated[str | None, typer.Option(help="Only this run: its name, its number, or 'last'.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Rows shown in the table.")] = 30,
+    csv: Annotated[str | None, typer.Option(help="Write all rows as CSV to this file ('-': stdout).")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Write all rows as one JSON document to stdout.")
+    ] = False,
+) -> None:
+    """The references and fronts of all runs: those that hold the accuracy floor first, then by bytes moved.
+
+    Accuracy and bytes are of held-out prompts where measured. Ranks compare rows of the same prompts.
+    """
+    from agent.leaderboard.board import places
+    from agent.ledger import Ledger, LedgerError
+
+    try:
+        with Ledger(db, create=False) as ledger:
+            chosen = [ledger.find_run(run)] if run else ledger.runs()
+            if not chosen:
+                ledger.find_run("last")  # says that there is none yet
+            found = places(ledger, chosen)
+    except LedgerError as error:
+        Console(stderr=True).print(str(error), style="red", markup=False)
+        raise typer.Exit(1) from None
+    if as_json:
+        sys.stdout.write(f"[{','.join(place.model_dump_json() for place in found)}]\n")
+    elif csv:
+        _write_csv(found, csv)
+    else:
+        Console().print(table(found[:limit]))
+
+
+def table(found: list[Place]) -> Table:
+    """The leaderboard for people."""
+    view = Table(box=box.SIMPLE_HEAD)
+    for name in ("#", "candidate", "run", "by", "accuracy", "bytes / dense", "on held-out prompts"):
+        view.add_column(name, justify="right" if name in ("#", "accuracy", "bytes / dense") else "left")
+    for place in found:
+        row = place.row
+        score = row.heldout or row.search
+        accuracy, ratio = score.accuracy, score.bytes_ratio
+        mark = "" if row.heldout else " (search prompts)"
+        view.add_row(
+            str(place.rank),
+            escape(f"{row.name}{' *' if row.new_graph else ''}\n{row.hash[:12]}"),
+            f"{place.run}\n{escape(place.model)} {place.length}",
+            row.proposer,
+            f"{100 * accuracy.mean:.1f}%\n[{100 * accuracy.low:.0f}, {100 * accuracy.high:.0f}]{mark}",
+            f"{ratio.mean:.3f}\n[{ratio.low:.3f}, {ratio.high:.3f}]",
+            escape(row.verdict if row.meets_floor else f"below the accuracy floor; {row.verdict}"),
+            style="bold green" if row.wins and row.meets_floor else "",
+        )
+    return view
+
+
+def _write_csv(found: list[Place], path: str) -> None:
+    import csv
+
+    rows = [place.flat() for place in found]
+    stream = sys.stdout if path == "-" else open(path, "w", newline="", encoding="utf-8")  # noqa: SIM115
+    try:
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]) if rows else ["rank"])
+        writer.writeheader()
+        writer.writerows(rows)
+    finally:
+        if stream is not sys.stdout:
+            stream.close()
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,139 @@
+"""The real parts of a search: prompts and model, executor, proposer."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from agent.ledger import Spend
+from agent.proposers.base import Proposer
+from agent.search.bench import Bench
+from agent.search.errors import SearchError
+from agent.search.settings import SearchSettings
+from evaluators.executor import EvaluatorSpec, Executor, Limits, LocalExecutor, RayExecutor
+from evaluators.measure.environment import current_environment
+from vortex.graph.geometry import Geometry
+
+KEY = "OPENAI_API_KEY"
+
+
+def build_bench(settings: SearchSettings, cache: Path) -> tuple[Bench, EvaluatorSpec]:
+    """Generate and prefill the prompts, unless `cache` holds them, and open the seeds.
+
+    Raises:
+        SearchError: the model or the data cannot be used, or no task counts at this length.
+    """
+    from evaluators.executor.ruler import ruler_spec
+    from evaluators.measure.prepare import PrepareError, prepare
+    from evaluators.probe import PROBE_PATH
+    from search_spaces.knobs import KnobSpace
+    from search_spaces.seeds import seeds
+
+    path = Path(settings.model) if settings.model else PROBE_PATH
+    if not (path / "config.json").exists():
+        raise SearchError(f"--model {path}: no config.json there; give the folder of a transformers model")
+    try:
+        prepared = prepare(
+            path,
+            length=settings.length,
+            samples=settings.prompts_per_task,
+            heldout_samples=settings.heldout_per_task,
+            gate=settings.gate_per_task,
+            tasks=settings.tasks or None,
+            seed=settings.seed,
+            cache=cache,
+            essay=settings.essays,
+            squad=settings.squad,
+            hotpotqa=settings.hotpot,
+        )
+    except (PrepareError, OSError, ValueError) as error:
+        raise SearchError(f"the prompts cannot be prepared: {error}") from error
+    layers, geometry = _shape(path)
+    space = KnobSpace.for_model(layers=layers, length=settings.length)
+    search = prepared.search
+    labels = {
+        "model": "shipped probe" if path == PROBE_PATH else str(path),
+        "length": str(settings.length),
+        "prompts": f"{len(search.gate + search.rest)} search ({len(search.gate)} of them the gate), "
+        f"{settings.heldout_per_task} held-out a task",
+        "data": "; ".join(sorted({f"{task}: {source}" for task, source in search.sources.items()})),
+        "device": "CPU, transformers engine, float32 weights",
+    }
+    if not (settings.squad or settings.hotpot):
+        labels["not run"] = "qa_1, qa_2 (their data was not given: --squad, --hotpot)"
+    bench = Bench(
+        workload=search.key,
+        heldout_workload=prepared.heldout.key,
+        gate=search.gate,
+        rest=search.rest,
+        environment=current_environment().model_dump(mode="json") | {"code": _code_digest()},
+        seeds=seeds(space, settings.length),
+        space=space,
+        labels=labels,
+        geometry=geometry,
+        prompt_tokens=search.tokens,
+        open_heldout=prepared.open_heldout,
+    )
+    return bench, ruler_spec(prepared)
+
+
+def build_executor(settings: SearchSettings, evaluator: EvaluatorSpec, journal: Path) -> Executor:
+    """The executor asked for; `journal` is what its workers write of their starts and finishes."""
+    kind = RayExecutor if settings.executor == "ray" else LocalExecutor
+    workers = settings.workers or len(os.sched_getaffinity(0))
+    return kind(evaluator, workers=workers, limits=Limits(timeout=settings.timeout), journal=journal)
+
+
+def build_proposer(settings: SearchSettings, spent: Spend) -> tuple[Proposer, list[str]]:
+    """The proposer asked for, with what the user should be told about the choice.
+
+    Raises:
+        SearchError: `--proposer llm` without a key or a model.
+    """
+    from agent.proposers.evolution import EvolutionProposer
+    from agent.proposers.random import RandomProposer
+
+    notices = []
+    wanted = settings.proposer
+    if wanted == "auto":
+        usable = bool(os.environ.get(KEY, "").strip() and settings.llm)
+        wanted = "llm" if usable else "evolution"
+        if not usable:
+            missing = "--llm MODEL" if os.environ.get(KEY, "").strip() else KEY
+            notices.append(f"no {missing}: proposing by evolution instead of an LLM")
+    if wanted == "random":
+        return RandomProposer(settings.seed), notices
+    if wanted == "evolution":
+        return EvolutionProposer(settings.seed), notices
+    from agent.proposers.llm import from_environment, price_note
+
+    try:
+        tokens = spent.prompt_tokens + spent.completion_tokens
+        proposer = from_environment(settings.llm, tokens=tokens, cost=spent.cost)
+    except ValueError as error:
+        raise SearchError(f"--proposer llm: {error}; or use --proposer evolution") from error
+    note = price_note(proposer.client.settings)
+    return proposer, notices + ([note] if note else [])
+
+
+def _shape(path: Path) -> tuple[int, Geometry]:
+    """(layers, geometry) of a transformers model, from its config alone."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(path)
+    heads = config.num_attention_heads
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    return config.num_hidden_layers, replace(Geometry(), head_dim=head_dim, group=heads // kv_heads)
+
+
+def _code_digest() -> str:
+    """Of the code that measures: a measurement is used again only by the code that made it."""
+    root = Path(__file__).resolve().parents[2]
+    digest = hashlib.sha256()
+    for package in ("vortex", "evaluators"):
+        for file in sorted((root / package).rglob("*.py")):
+            digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
