@@ -1,0 +1,19 @@
+"""What one candidate may use while it is traced."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds and bytes. A warm trace takes milliseconds and a few MiB, so that these leave room for a busy machine."""
+
+    cpu_s: float = 0.5
+    wall_s: float = 5.0
+    memory: int = 512 * 2**20
+    """Address space of the traced process (RLIMIT_AS)."""
+    answer: int = 2**20
+    """Bytes of the one document that comes back."""
+    start_s: float = 30.0
+    """For the server to import the front end and say that it is ready."""
