@@ -1,0 +1,64 @@
+"""Pages, block tables and reading through them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from vortex.runtime.pool import PAGE, KVPool, PageTable
+from vortex.runtime.table import BlockTable
+
+CPU = torch.device("cpu")
+
+
+def shuffled(rows: int, pages: int) -> PageTable:
+    order = np.random.default_rng(0).permutation(rows * pages).reshape(rows, pages)
+    return PageTable(order, np.full(rows, pages))
+
+
+@pytest.mark.parametrize("block_size", [1, 8, 16, 128])
+def test_blocks_and_slots_name_the_same_tokens(block_size: int) -> None:
+    pages = shuffled(3, 4)
+    blocks = pages.blocks(block_size)
+    for position in (0, 7, PAGE - 1, PAGE, 3 * PAGE + 55):
+        block = blocks[:, position // block_size]
+        assert (block * block_size + position % block_size == pages.slots(np.full(3, position))).all()
+
+
+def test_contiguous_rows_are_read_in_place_and_others_gathered() -> None:
+    data = torch.arange(12 * 8).float().view(-1, 1, 1)  # 12 pages of 8 blocks of 16 tokens
+    even = BlockTable(PageTable.contiguous(np.array([0, 4, 8]), np.array([4, 4, 4])), 16, CPU)
+    uneven = BlockTable(PageTable.contiguous(np.array([0, 5, 8]), np.array([4, 3, 4])), 16, CPU)
+    scattered = BlockTable(shuffled(3, 4), 16, CPU)
+    for table, in_place in ((even, True), (uneven, False), (scattered, False)):
+        read = table.read(data, 0, 3, 20)
+        assert torch.equal(read[..., 0, 0].long(), table.ids[:, :20])
+        assert (read.untyped_storage().data_ptr() == data.untyped_storage().data_ptr()) == in_place
+    one = uneven.read(data, 1, 2, 24)
+    assert torch.equal(one[..., 0, 0].long(), uneven.ids[1:2, :24])
+
+
+def test_a_view_never_leaves_the_pool() -> None:
+    """The last row is shorter than the widest of its group: the view would end past the data."""
+    data = torch.arange(6 * 8).float().view(-1, 1, 1)
+    table = BlockTable(PageTable.contiguous(np.array([0, 3]), np.array([4, 3])), 16, CPU)
+    assert table.read(data, 0, 2, 32).shape == (2, 32, 1, 1)
+
+
+def test_append_gives_pages_to_some_rows() -> None:
+    pages = PageTable.contiguous(np.array([0, 2]), np.array([2, 2])).append(np.array([1]), np.array([9]))
+    assert pages.counts.tolist() == [2, 3]
+    assert pages.pages.tolist() == [[0, 1, 0], [2, 3, 9]]
+    assert pages.runs().tolist() == [0, -1]
+    assert pages.slots(np.array([5, 2 * PAGE + 5])).tolist() == [5, 9 * PAGE + 5]
+
+
+def test_growth_keeps_slots_and_starts_with_zeros() -> None:
+    pool = KVPool.allocate(2, 4, torch.float32, CPU)
+    pool.write(torch.tensor([5, 200]), torch.ones(2, 4), torch.full((2, 4), 2.0))
+    pool.grow(3)
+    assert pool.pages >= 3
+    assert pool.k[5].tolist() == [1.0] * 4
+    assert pool.v[200].tolist() == [2.0] * 4
+    assert not pool.k[2 * PAGE :].any()
