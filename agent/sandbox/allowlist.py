@@ -8,11 +8,22 @@ makes hostile candidates cheap to refuse and easy to explain.
 from __future__ import annotations
 
 import ast
+import builtins
 import warnings
 from collections.abc import Iterator
 from typing import NoReturn
 
-from agent.sandbox.inside.names import ATTRIBUTES, BASES, BUILTINS, MATH, TORCH, TYPING, importable
+from agent.sandbox.inside.names import (
+    ATTRIBUTES,
+    BASES,
+    BUILTINS,
+    INTROSPECTION,
+    MATH,
+    TORCH,
+    TYPING,
+    importable,
+)
+from agent.sandbox.literals import too_large
 from agent.sandbox.rejected import Kind, Rejected
 from vortex.errors import nearest
 from vortex.flow.advice import op_for
@@ -20,27 +31,19 @@ from vortex.flow.advice import op_for
 MAX_SOURCE = 32 * 1024
 MAX_NODES = 8000
 MAX_DEPTH = 60
-MAX_STRING = 4000
-MAX_INTEGER = 2**31
 MODULES = {"typing": TYPING, "math": MATH, "torch": TORCH}
 
-_TOP = (
-    ast.Import,
-    ast.ImportFrom,
-    ast.ClassDef,
-    ast.FunctionDef,
-    ast.Assign,
-    ast.AnnAssign,
-    ast.Expr,
-    ast.Pass,
-)
+_PLAIN = ast.FunctionDef | ast.Assign | ast.AnnAssign | ast.Expr | ast.Pass
+_TOP = _PLAIN | ast.Import | ast.ImportFrom | ast.ClassDef
+_CLASS_BODY = _PLAIN
 _ALLOWED: tuple[type[ast.AST], ...] = (
     ast.Module, ast.Import, ast.ImportFrom, ast.alias, ast.ClassDef, ast.FunctionDef, ast.arguments, ast.arg,
-    ast.Return, ast.Assign, ast.AnnAssign, ast.AugAssign, ast.For, ast.While, ast.If, ast.Pass, ast.Break, ast.Continue,
-    ast.Assert, ast.Raise, ast.Expr, ast.BoolOp, ast.BinOp, ast.UnaryOp, ast.IfExp, ast.Dict, ast.Set, ast.List,
-    ast.Tuple, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.comprehension, ast.Compare, ast.Call,
-    ast.keyword, ast.FormattedValue, ast.JoinedStr, ast.Constant, ast.Attribute, ast.Subscript, ast.Starred, ast.Name,
-    ast.Slice, ast.expr_context, ast.boolop, ast.operator, ast.unaryop, ast.cmpop,
+    ast.Return, ast.Assign, ast.AnnAssign, ast.AugAssign, ast.For, ast.While, ast.If, ast.Pass, ast.Break,
+    ast.Continue, ast.Assert, ast.Raise, ast.Expr, ast.BoolOp, ast.BinOp, ast.UnaryOp, ast.IfExp, ast.Dict,
+    ast.Set, ast.List, ast.Tuple, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp,
+    ast.comprehension, ast.Compare, ast.Call, ast.keyword, ast.FormattedValue, ast.JoinedStr, ast.Constant, ast.Attribute,
+    ast.Subscript, ast.Starred, ast.Name, ast.Slice, ast.expr_context, ast.boolop, ast.operator, ast.unaryop,
+    ast.cmpop,
 )  # fmt: skip
 _WORDS = {
     "Global": "global", "Nonlocal": "nonlocal", "NamedExpr": "the walrus operator", "Lambda": "lambda",
@@ -113,9 +116,19 @@ class _Checker:
         for node, _ in self.nodes:
             self.binds(node)
         for node, _ in self.nodes:
-            check = getattr(self, f"check_{type(node).__name__}", None)
-            if check is not None:
-                check(node)
+            if isinstance(node, ast.Name):
+                self.name(node)
+            elif isinstance(node, ast.Attribute):
+                self.attribute(node)
+            elif isinstance(node, ast.keyword) and node.arg is not None:
+                self.plain(node, node.arg)
+            elif isinstance(node, ast.ClassDef):
+                self.flow_class(node)
+            elif isinstance(node, ast.FunctionDef) and node.decorator_list:
+                self.refuse(node.decorator_list[0], "a decorator on a function")
+            excess = too_large(node)
+            if excess:
+                self.refuse(node, excess, kind="resource")
 
     def refuse(self, node: ast.AST, what: str, hint: str = "", kind: Kind = "forbidden") -> NoReturn:
         at: ast.AST | None = node
@@ -182,12 +195,14 @@ class _Checker:
             name = node.id
         elif isinstance(node, ast.alias) and node.asname:
             name = node.asname
-            if name in BUILTINS:
-                self.refuse(node, f"binding {name!r}")
+            if name in BUILTINS or name == "self":
+                self.refuse(node, f"binding {name!r}", "Choose another name")
             self.plain(node, name)
             return
         if name is None:
             return
+        if name == "self" and not self.is_receiver(node):
+            self.refuse(node, "binding 'self' to anything but the flow", "Choose another name")
         if name == "__init__" and isinstance(node, ast.FunctionDef) and self.in_class(node):
             return
         self.plain(node, name)
@@ -201,10 +216,18 @@ class _Checker:
         if name.startswith("__"):
             self.refuse(node, f"the name {name!r}", "Names with two leading underscores are reserved")
 
+    def is_receiver(self, node: ast.AST) -> bool:
+        """Whether `node` is the first parameter of a method."""
+        arguments = self.parents[id(node)]
+        function = self.parents[id(arguments)] if isinstance(arguments, ast.arguments) else None
+        if not isinstance(function, ast.FunctionDef) or not isinstance(arguments, ast.arguments):
+            return False
+        return self.in_class(function) and [*arguments.posonlyargs, *arguments.args][:1] == [node]
+
     def in_class(self, node: ast.AST) -> bool:
         return isinstance(self.parents[id(node)], ast.ClassDef)
 
-    def check_Name(self, node: ast.Name) -> None:
+    def name(self, node: ast.Name) -> None:
         self.plain(node, node.id)
         origin = self.imported.get(node.id)
         if origin is not None and origin.endswith(":"):
@@ -214,11 +237,13 @@ class _Checker:
                 offers = f"{node.id} offers: {', '.join(sorted(MODULES[origin[:-1]]))}"
                 self.refuse(node, f"`{node.id}.{attribute}`".replace(".`", "`"), op_for(attribute) or offers)
         elif origin is None and node.id not in self.bound and node.id not in BUILTINS:
+            if hasattr(builtins, node.id):
+                self.refuse(node, f"the builtin {node.id!r}", f"A flow has: {', '.join(sorted(BUILTINS))}")
             close = nearest(node.id, self.bound | set(self.imported) | BUILTINS)
             self.refuse(
                 node,
-                f"the name {node.id!r}",
-                f"Did you mean {close!r}?" if close else "It is not defined here",
+                f"the unknown name {node.id!r}",
+                f"Did you mean {close!r}?" if close else "Define it first",
             )
         if node.id == "super" and not self.is_super_init(node):
             self.refuse(node, "`super` for anything but `super().__init__()`")
@@ -238,11 +263,7 @@ class _Checker:
             and outer.func is attribute
         )
 
-    def check_keyword(self, node: ast.keyword) -> None:
-        if node.arg is not None:
-            self.plain(node, node.arg)
-
-    def check_Attribute(self, node: ast.Attribute) -> None:
+    def attribute(self, node: ast.Attribute) -> None:
         value = node.value
         if node.attr == "__init__" and isinstance(value, ast.Call) and isinstance(value.func, ast.Name):
             if value.func.id != "super":
@@ -250,10 +271,10 @@ class _Checker:
             return
         self.plain(node, node.attr)
         if isinstance(value, ast.Name):
-            if value.id == "self":
+            if value.id == "self" and not node.attr.startswith(INTROSPECTION):
                 return
             if self.imported.get(value.id, "").endswith(":"):
-                return  # check_Name looks at it
+                return  # `name` looks at it
         if not isinstance(node.ctx, ast.Load):
             self.refuse(node, f"setting the attribute {node.attr!r} of something else than self")
         if node.attr not in ATTRIBUTES:
@@ -263,7 +284,7 @@ class _Checker:
 
     # -- definitions
 
-    def check_ClassDef(self, node: ast.ClassDef) -> None:
+    def flow_class(self, node: ast.ClassDef) -> None:
         if not isinstance(self.parents[id(node)], ast.Module):
             self.refuse(node, "a class inside of a class or function")
         origins = [self.imported.get(b.id, "") if isinstance(b, ast.Name) else "" for b in node.bases]
@@ -276,7 +297,7 @@ class _Checker:
         for decorator in node.decorator_list:
             self.registration(decorator)
         for statement in node.body:
-            if not isinstance(statement, ast.FunctionDef | ast.Assign | ast.AnnAssign | ast.Expr | ast.Pass):
+            if not isinstance(statement, _CLASS_BODY):
                 self.refuse(statement, f"{_word(statement)} in a class body")
 
     def registration(self, node: ast.expr) -> None:
@@ -290,44 +311,6 @@ class _Checker:
             and isinstance(node.args[0].value, str)
         ):
             self.refuse(node, "this decorator", 'The one decorator of a flow file is @register("name")')
-
-    def check_FunctionDef(self, node: ast.FunctionDef) -> None:
-        if node.decorator_list:
-            self.refuse(node.decorator_list[0], "a decorator on a function")
-
-    # -- sizes
-
-    def check_Constant(self, node: ast.Constant) -> None:
-        value = node.value
-        if isinstance(value, bytes | complex):
-            self.refuse(node, f"a {type(value).__name__} literal")
-        if isinstance(value, str) and len(value) > MAX_STRING:
-            self.refuse(node, f"a string of {len(value)} characters; at most {MAX_STRING}", kind="resource")
-        if isinstance(value, int) and abs(value) > MAX_INTEGER:
-            self.refuse(node, f"an integer above {MAX_INTEGER}", kind="resource")
-
-    def check_BinOp(self, node: ast.BinOp) -> None:
-        """Refuses literal arithmetic that is only there to be large; computed sizes are the jail's to limit."""
-        left, right = node.left, node.right
-        if isinstance(node.op, ast.Pow | ast.LShift) and isinstance(right, ast.Constant | ast.BinOp):
-            if not (
-                isinstance(right, ast.Constant) and isinstance(right.value, int | float) and right.value <= 64
-            ):
-                self.refuse(node, "a power or shift by more than 64", kind="resource")
-        if isinstance(node.op, ast.Mult):
-            for a, b in ((left, right), (right, left)):
-                text = isinstance(a, ast.JoinedStr) or (
-                    isinstance(a, ast.Constant) and isinstance(a.value, str)
-                )
-                if text or (isinstance(a, ast.List | ast.Tuple) and isinstance(b, ast.Constant | ast.BinOp)):
-                    if not (isinstance(b, ast.Constant) and isinstance(b.value, int) and b.value <= 1000):
-                        self.refuse(node, "repeating a literal more than 1000 times", kind="resource")
-        if isinstance(node.op, ast.Mod) and isinstance(left, ast.Constant | ast.JoinedStr) and _is_text(left):
-            self.refuse(node, "formatting with %", "Use an f-string")
-
-
-def _is_text(node: ast.expr) -> bool:
-    return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
 
 
 def _vortex(module: str) -> str:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from agent.sandbox.inside.server import MAX_SOURCE
 from agent.sandbox.limits import Limits
 from agent.sandbox.rejected import Rejected
 
@@ -43,7 +44,7 @@ def interpreter() -> Path:
 
 
 def bubblewrap(executable: str) -> list[str]:
-    """The jail: no network, no home, no /proc, no /dev, nothing writable, an empty environment, own process ids."""
+    """The jail: no network, home, /proc or /dev, nothing writable, an empty environment, own process ids."""
     base = Path(sys.base_prefix).resolve()
     binds = [Path(p) for p in SYSTEM_LIBRARIES if os.path.exists(p)] + [
         base / "bin",
@@ -131,14 +132,16 @@ class Jail:
         return self._process.pid
 
     def ask(self, source: str) -> Answer:
-        """Has one source traced. Raises Rejected when the candidate did not answer with one marked document."""
+        """Has one source traced. Raises Rejected when the candidate did not answer with marked bytes."""
+        if len(source.encode(errors="replace")) > MAX_SOURCE:
+            raise Rejected(f"the source has more than {MAX_SOURCE} bytes", "resource")
         self.broken = True  # until everything below has gone as it should
         ours, theirs = socket.socketpair()
         with ours:
             nonce = secrets.token_bytes(16)
             try:
                 with theirs:
-                    socket.send_fds(self._control, [source.encode()], [theirs.fileno()])
+                    socket.send_fds(self._control, [source.encode(errors="replace")], [theirs.fileno()])
                 ours.sendall(nonce)
             except OSError as error:
                 raise Rejected(f"the jail died before the trace: {error}", "protocol") from error

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds and bytes. A warm trace takes milliseconds and a few MiB, so that these leave room for a busy machine."""
+    """Seconds and bytes: a warm trace takes milliseconds and a few MiB, and machines are busy."""
 
     cpu_s: float = 0.5
     wall_s: float = 5.0

@@ -34,6 +34,6 @@ class Rejected(Exception):  # noqa: N818 - a verdict on the candidate, not a fau
 
 
 def printable(text: str) -> str:
-    """`text` without control characters (it came from a candidate and goes to a terminal and a prompt), cut."""
+    """`text` cut and without control characters: a candidate wrote it, and terminals and prompts show it."""
     clean = "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
     return clean if len(clean) <= MAX_REASON else clean[: MAX_REASON - 3] + "..."

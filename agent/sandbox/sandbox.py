@@ -43,7 +43,7 @@ class Document(BaseModel):
 
 
 class Sandbox:
-    """A warm jail, restarted whenever a candidate misbehaved in it. Safe to share between threads, one trace at a time.
+    """A warm jail, restarted when a candidate misbehaved in it. Threads may share it: one trace at a time.
 
     `isolation` is "bubblewrap", or "plain limits" where bubblewrap cannot run; entering then warns with the
     reason.
@@ -70,7 +70,7 @@ class Sandbox:
             self.isolation = "closed"
 
     def trace(self, source: str) -> FlowGraph:
-        """The graph of the one flow that `source` registers. Raises Rejected; nothing else on account of the source."""
+        """The graph of the one flow that `source` registers. Raises Rejected, whatever the source does."""
         check_source(source)
         return self.trace_unchecked(source)
 
@@ -92,9 +92,8 @@ class Sandbox:
         if why is not None and not self._told:
             self._told = True
             warnings.warn(
-                f"candidates are traced under plain limits, not in a jail: {why}. They run as this machine's nobody "
-                "or as you, with this machine's files and network in reach of code that gets past the allow-list. "
-                "Install it: apt-get install bubblewrap",
+                f"candidates are traced under plain limits, not in a jail: {why}. Code that gets past the "
+                "allow-list reaches this machine's files and network. Install it: apt-get install bubblewrap",
                 RuntimeWarning,
                 stacklevel=3,
             )
@@ -107,7 +106,7 @@ class Sandbox:
 
 
 def read(answer: Answer, limits: Limits) -> FlowGraph:
-    """The graph in an answer. Types are inferred afresh and sizes checked, so that a forged one is a valid one."""
+    """The graph in an answer. Types are inferred afresh and sizes checked: a forged one is a valid one."""
     if answer.code:
         raise Rejected(_death(-answer.code, limits), "resource")
     if not answer.payload:

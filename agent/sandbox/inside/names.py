@@ -6,38 +6,32 @@ import functools
 import math
 
 BASES = frozenset({"vFlow", "vFlowMLA"})
-TYPING = frozenset(
-    {"Any", "Dict", "Final", "Iterable", "List", "Mapping", "Optional", "Sequence", "Set", "Tuple", "Union"}
-)
+TYPING = frozenset("Any Dict Final Iterable List Mapping Optional Sequence Set Tuple Union".split())
 MATH = frozenset(name for name in dir(math) if not name.startswith("_"))
 TORCH = frozenset(
-    {"Tensor", "Size", "dtype", "device", "float32", "float16", "bfloat16", "float8_e4m3fn",
-    "float8_e5m2", "int32",
-     "int64", "bool", "float", "half", "int", "long", "uint8", "int8"}
-)  # fmt: skip
+    "Tensor Size dtype device float32 float16 bfloat16 float8_e4m3fn float8_e5m2 int32 int64 bool float half int "
+    "long uint8 int8".split()
+)
 BUILTINS = frozenset(
-    {"abs", "all", "any", "bool", "dict", "divmod", "enumerate", "float", "frozenset", "int",
-    "isinstance", "len", "list",
-     "max", "min", "pow", "range", "reversed", "round", "set", "sorted", "str", "sum", "super", "tuple",
-     "zip",
-     "ArithmeticError", "AssertionError", "Exception", "IndexError", "KeyError", "NotImplementedError",
-     "RuntimeError",
-     "TypeError", "ValueError"}
-)  # fmt: skip
-TENSOR_ATTRIBUTES = frozenset({"shape", "dtype", "device", "dim", "ndim", "numel", "size", "needs_padding"})
-CONTAINER_METHODS = frozenset(
-    {"append", "copy", "count", "extend", "get", "index", "insert", "items", "keys", "pop", "reverse",
-    "setdefault", "sort",
-     "update", "values", "add", "union", "bit_length", "join", "startswith", "endswith", "split", "strip",
-     "lower",
-     "upper"}
-)  # fmt: skip
-ATTRIBUTES = TENSOR_ATTRIBUTES | CONTAINER_METHODS
+    "abs all any bool dict divmod enumerate float frozenset int isinstance len list max min pow range reversed round "
+    "set sorted str sum super tuple zip ArithmeticError AssertionError Exception IndexError KeyError "
+    "NotImplementedError RuntimeError TypeError ValueError".split()
+)
+ATTRIBUTES = frozenset(
+    "shape dtype device dim ndim numel size needs_padding "  # of tensors
+    "append copy count extend get index insert items keys pop reverse setdefault sort update values add union "
+    "bit_length join startswith endswith split strip lower upper".split()
+)
+"""Attributes of anything but `self` and an imported module."""
+INTROSPECTION = tuple(
+    "gi_ cr_ ag_ tb_ co_ f_back f_globals f_builtins f_locals f_code format mro func_".split()
+)
+"""Prefixes of attributes that `self` may not have either: ways into frames, code and formatting."""
 
 
 @functools.cache
 def importable() -> dict[str, frozenset[str]]:
-    """Module (as `vortex.x`) to the names that may be imported from it; modules themselves are never handed out."""
+    """Module (as `vortex.x`) to the names that may be imported from it; never a module of vortex itself."""
     from vortex.graph.model import Stage
     from vortex.ops import stage_ops
 

@@ -1,4 +1,4 @@
-"""The warm fork server that runs inside the jail: one child a request, each with a private socket for its answer.
+"""The warm fork server inside the jail: one child a request, each with a private socket for its answer.
 
 Started as a plain script (`python -I -S -B server.py CONTROL_FD CODE_ROOT CPU_S MEMORY DROP`) with nothing
 of the host but the interpreter and the tracing package. On the control socket it receives one datagram a
@@ -36,7 +36,7 @@ def become_nobody() -> None:
 
 
 def limit(cpu_s: float, memory: int) -> None:
-    """Limits of one child. Processes: none beside itself, which the kernel enforces for everybody but root."""
+    """Limits of one child. No processes beside itself: the kernel enforces that for everybody but root."""
     hard = math.ceil(cpu_s) + 1
     for what, value in (
         (resource.RLIMIT_CPU, hard),
