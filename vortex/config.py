@@ -32,15 +32,15 @@ class VortexConfig(BaseModel):
     """Flow file; relative to the working directory, or to the JSON file the config was read from."""
     module_name: str | None = None
     """Registered name of the flow."""
-    topk_val: StrictInt = Field(30, ge=1)
-    topk_ratio: float = Field(0.0, ge=0.0, le=1.0)
-    max_topk_val: StrictInt | None = Field(None, ge=1)
+    topk_val: StrictInt = Field(default=30, ge=1)
+    topk_ratio: float = Field(default=0.0, ge=0.0, le=1.0)
+    max_topk_val: StrictInt | None = Field(default=None, ge=1)
     layers_skip: tuple[StrictInt, ...] | None = None
-    block_reserved_bos: StrictInt = Field(1, ge=1)
-    block_reserved_eos: StrictInt = Field(1, ge=1)
+    block_reserved_bos: StrictInt = Field(default=1, ge=1)
+    block_reserved_eos: StrictInt = Field(default=1, ge=1)
     max_seq_lens: StrictInt = -1
-    block_size: StrictInt | None = Field(None, ge=1)
-    workload_chunk_size: StrictInt = Field(32, ge=1)
+    block_size: StrictInt | None = Field(default=None, ge=1)
+    workload_chunk_size: StrictInt = Field(default=32, ge=1)
     dtype: Dtype = "bfloat16"
     compilation_cache_dir: str | None = None
     schedule_policy: str | None = None
@@ -95,7 +95,9 @@ class VortexConfig(BaseModel):
 
     @classmethod
     def from_file(cls, path: str | Path) -> VortexConfig:
-        """Read a JSON file; a relative `module_path` that is not in the working directory is the file's neighbour."""
+        """Read a JSON file; a relative `module_path` that is not in the working directory is the file's
+        neighbour.
+        """
         path = Path(path)
         config = cls.model_validate(json.loads(path.read_text()))
         module = config.module_path
@@ -104,7 +106,9 @@ class VortexConfig(BaseModel):
         return config.model_copy(update={"module_path": str(path.parent / module)})
 
     def load_graph(self) -> FlowGraph:
-        """Trace the flow that `module_name` (and `module_path`) name. Trusted code only: the file is imported."""
+        """Trace the flow that `module_name` (and `module_path`) name. Trusted code only: the file is
+        imported.
+        """
         from vortex.flow import build_vflow, trace_flow
 
         if self.module_name is None:

@@ -27,7 +27,12 @@ class Workspace:
         """An uninitialised tensor of `shape`; the same name returns the same memory."""
         size = math.prod(shape)
         buffer = self._buffers.get(name)
-        if buffer is None or buffer.numel() < size or buffer.dtype != like.dtype or buffer.device != like.device:
+        if (
+            buffer is None
+            or buffer.numel() < size
+            or buffer.dtype != like.dtype
+            or buffer.device != like.device
+        ):
             buffer = torch.empty(size, dtype=like.dtype, device=like.device)
             self._buffers[name] = buffer
         return buffer[:size].view(shape)
@@ -42,8 +47,9 @@ def sparse_attention(
     scale: float,
     work: Workspace,
 ) -> torch.Tensor:
-    """Attention of `q [rows, group, head_dim]` over the block ids `blocks [rows, width]`, the true last block of a
-    row last; only the first `given.tokens [rows]` tokens of the list count. Reads these blocks and nothing else of the pool.
+    """Attention of `q [rows, group, head_dim]` over the block ids `blocks [rows, width]`, the true last
+    block of a row last; only the first `given.tokens [rows]` tokens of the list count. Reads these blocks
+    and nothing else of the pool.
     """
     rows, width = blocks.shape
     group, dim = q.shape[1:]
@@ -74,7 +80,8 @@ def dense_attention(
 ) -> torch.Tensor:
     """Attention of `q [rows, group, head_dim]` over all `seq_len [rows]` tokens of each row.
 
-    Rows `heads * i .. heads * i + heads - 1` are one request and share a length. Consecutive pages are read in place.
+    Rows `heads * i .. heads * i + heads - 1` are one request and share a length. Consecutive pages are read
+    in place.
     """
     out = torch.empty_like(q)
     scaled = q * scale
@@ -97,5 +104,7 @@ def _tokens(
     if (starts >= 0).all() and (len(steps) == 0 or (steps == steps[0]).all()) and (steps >= 0).all():
         step = int(steps[0]) * PAGE if len(steps) else 0
         return data.as_strided((heads, length, dim), (step * dim, dim, 1), int(starts[0]) * PAGE * dim)
-    owned = torch.from_numpy(pages.pages[first : first + heads, : -(-length // PAGE)].reshape(-1)).to(data.device)
+    owned = torch.from_numpy(pages.pages[first : first + heads, : -(-length // PAGE)].reshape(-1)).to(
+        data.device
+    )
     return data.view(-1, PAGE * dim).index_select(0, owned).view(heads, -1, dim)[:, :length]

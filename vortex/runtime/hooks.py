@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class ScoreInput:
     """What the scores of one layer in one step are made from.
 
-    `q [rows, group, head_dim]`; `requests [rows]` numbers the requests as the caller of `decode` does, whatever
-    else is in the batch; `step` counts decode steps from 0.
+    `q [rows, group, head_dim]`; `requests [rows]` numbers the requests as the caller of `decode` does,
+    whatever else is in the batch; `step` counts decode steps from 0.
     """
 
     step: int

@@ -15,7 +15,8 @@ from vortex.config import VortexConfig
 class Plan:
     """Counts per request, on the host. Every kv head of a request has the same counts.
 
-    `seq_len` tokens including the current one; `n = ceil(seq_len / block_size)` blocks; `chosen` blocks to read.
+    `seq_len` tokens including the current one; `n = ceil(seq_len / block_size)` blocks; `chosen` blocks to
+    read.
     """
 
     seq_len: np.ndarray
@@ -43,13 +44,16 @@ def dense_plan(seq_len: np.ndarray, block_size: int) -> Plan:
 class SparseRows:
     """The tensors of a plan for its sparse rows; made once a step and shared by every sparse layer.
 
-    `n`, `k`, `tokens` are `[rows]`: blocks, blocks to score for, tokens of the chosen blocks. `slots [rows, width]`
-    is the block list with the reserved blocks filled in: bos, then `k` places for the selection, then eos, so that
-    the true last block comes last; places past a row's end repeat that block. `valid [rows, blocks]` are the blocks that may
-    be picked. The first `full` tokens of every block list count; `beyond` is true for the later ones that do not.
+    `n`, `k`, `tokens` are `[rows]`: blocks, blocks to score for, tokens of the chosen blocks. `slots [rows,
+    width]` is the block list with the reserved blocks filled in: bos, then `k` places for the selection,
+    then eos, so that the true last block comes last; places past a row's end repeat that block. `valid
+    [rows, blocks]` are the blocks that may be picked. The first `full` tokens of every block list count;
+    `beyond` is true for the later ones that do not.
     """
 
-    def __init__(self, plan: Plan, heads: int, block_size: int, config: VortexConfig, device: torch.device) -> None:
+    def __init__(
+        self, plan: Plan, heads: int, block_size: int, config: VortexConfig, device: torch.device
+    ) -> None:
         self.requests = np.flatnonzero(plan.sparse)
         self.bos, self.eos = config.block_reserved_bos, config.block_reserved_eos
         n = np.repeat(plan.n[self.requests], heads)

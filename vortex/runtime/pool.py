@@ -99,4 +99,4 @@ class PageTable:
         steps = np.arange(self.pages.shape[1])
         expected = self.pages[:, :1] + steps
         consecutive = ((self.pages == expected) | (steps >= self.counts[:, None])).all(1)
-        return np.where(consecutive, self.pages[:, 0], -1)
+        return np.asarray(np.where(consecutive, self.pages[:, 0], -1))

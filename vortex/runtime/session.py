@@ -40,8 +40,8 @@ class Step:
 class DecodeSession:
     """Decodes a batch through a graph, or densely where `graph` is None and no hook scores blocks.
 
-    `pages` has one row per request x kv head (row = request * heads + head); `lengths [requests]` tokens are already
-    in the pools. Every step: `begin_step()`, then `attend` once per layer in any order.
+    `pages` has one row per request x kv head (row = request * heads + head); `lengths [requests]` tokens
+    are already in the pools. Every step: `begin_step()`, then `attend` once per layer in any order.
     """
 
     def __init__(
@@ -75,7 +75,9 @@ class DecodeSession:
         self.sparse_layers = self._sparse_layers(len(pools))
         self.requests = np.arange(len(lengths))
         self.growable = growable
-        self.summaries = Summaries(self.program, [self.layers[i] for i in sorted(self.sparse_layers)], len(lengths))
+        self.summaries = Summaries(
+            self.program, [self.layers[i] for i in sorted(self.sparse_layers)], len(lengths)
+        )
         self.work = Workspace()
         self.steps = 0
         self.step: Step | None = None
@@ -106,8 +108,9 @@ class DecodeSession:
     def attend(
         self, layer_id: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float
     ) -> torch.Tensor:
-        """Store the new token's `k`, `v [requests, heads, head_dim]` and attend with `q [requests, heads * group,
-        head_dim]`: a tensor of the shape of `q`."""
+        """Store the new token's `k`, `v [requests, heads, head_dim]` and attend with `q [requests, heads *
+        group, head_dim]`: a tensor of the shape of `q`.
+        """
         step = self.step
         if step is None:
             raise ConfigError("attend() before begin_step(): plan the step first")
@@ -138,7 +141,8 @@ class DecodeSession:
 
     def _sparse(self, layer: LayerCache, q: torch.Tensor, step: Step, scale: float) -> torch.Tensor:
         rows, table = step.rows, step.table
-        assert rows is not None and table is not None
+        assert rows is not None
+        assert table is not None
         requests = np.repeat(self.requests[rows.requests], self.heads)
         given = ScoreInput(step.number, layer, q, table, rows, requests)
         if self.hooks.scores is not None:
@@ -165,7 +169,9 @@ class DecodeSession:
     def _sparse_layers(self, layers: int) -> frozenset[int]:
         skipped = set(self.config.layers_skip or ())
         if skipped and max(skipped) >= layers:
-            raise ConfigError(f"layers_skip names layer {max(skipped)}, but the model has layers 0 to {layers - 1}")
+            raise ConfigError(
+                f"layers_skip names layer {max(skipped)}, but the model has layers 0 to {layers - 1}"
+            )
         return frozenset(set(range(layers)) - skipped) if self.is_sparse else frozenset()
 
     def _rows_of(self, requests: np.ndarray) -> np.ndarray:
@@ -186,7 +192,9 @@ class DecodeSession:
         if len(short) == 0:
             return
         if not self.growable:
-            raise ConfigError(f"no room for token {int(self.lengths.max()) + 1}: build the cache with more room")
+            raise ConfigError(
+                f"no room for token {int(self.lengths.max()) + 1}: build the cache with more room"
+            )
         used = int(self.pages.pages.max()) + 1
         fresh = np.arange(used, used + len(short))
         for layer in self.layers:

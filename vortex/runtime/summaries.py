@@ -31,9 +31,11 @@ class Summaries:
             layer.fields = {name: self._zeros(layer, shape) for name, shape in self._shapes().items()}
 
     def due(self, table: BlockTable, sparse: np.ndarray, finished: np.ndarray) -> list[slice | torch.Tensor]:
-        """The blocks of the requests `sparse` that are finished and not summarised; they count as done from now on.
+        """The blocks of the requests `sparse` that are finished and not summarised; they count as done from
+        now on.
 
-        `table` has the rows of these requests. Long consecutive runs come as slices, everything else as ids.
+        `table` has the rows of these requests. Long consecutive runs come as slices, everything else as
+        ids.
         """
         if self.program is None:
             return []
@@ -54,7 +56,7 @@ class Summaries:
                 work.extend(slice(begin, min(end, begin + chunk)) for begin in begins)
         if loose:
             ids = torch.from_numpy(np.concatenate(loose)).to(table.ids.device)
-            work.extend(ids.split(chunk))
+            work.extend(torch.split(ids, chunk))
         return work
 
     def update(self, layer: LayerCache, blocks: Sequence[slice | torch.Tensor]) -> None:

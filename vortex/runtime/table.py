@@ -11,8 +11,8 @@ from vortex.runtime.pool import PAGE, PageTable
 class BlockTable:
     """Block ids of rows at one block size.
 
-    `ids [rows, blocks]` on the device of the pool. Rows whose blocks are consecutive are read through views; any
-    other row is gathered.
+    `ids [rows, blocks]` on the device of the pool. Rows whose blocks are consecutive are read through
+    views; any other row is gathered.
     """
 
     def __init__(self, pages: PageTable, block_size: int, device: torch.device) -> None:
@@ -25,16 +25,17 @@ class BlockTable:
 
     @property
     def rows(self) -> int:
-        return self.host.shape[0]
+        return len(self.host)
 
     def select(self, rows: np.ndarray) -> BlockTable:
         return BlockTable(self.pages.select(rows), self.block_size, self.ids.device)
 
     def read(self, data: torch.Tensor, first: int, last: int, blocks: int) -> torch.Tensor:
-        """Blocks `0..blocks-1` of rows `first..last-1` of `data [all blocks, r, c]`: `[last - first, blocks, r, c]`.
+        """Blocks `0..blocks-1` of rows `first..last-1` of `data [all blocks, r, c]`: `[last - first,
+        blocks, r, c]`.
 
-        A view where the rows are evenly spaced in the pool. Entries past the end of a row are some other finite
-        block: mask them.
+        A view where the rows are evenly spaced in the pool. Entries past the end of a row are some other
+        finite block: mask them.
         """
         step = self._stride(first, last)
         start = int(self.starts[first])

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vortex.budget import parse_policy
 from vortex.config import VortexConfig
-from vortex.graph.cost import row_cost
+from vortex.graph.cost import row_costs
 from vortex.graph.geometry import Geometry
 from vortex.graph.model import FlowGraph
 from vortex.runtime.dtypes import itemsize
@@ -19,8 +20,9 @@ from vortex.runtime.plan import make_plan
 class Traffic:
     """Counts the attention traffic of a whole model, all layers and kv heads of one request.
 
-    Skipped layers, and steps whose plan is dense, cost what dense attention costs. `kv_itemsize` is that of the
-    deployment that is priced (2 bytes unless said otherwise), whatever the engine that measures accuracy stores.
+    Skipped layers, and steps whose plan is dense, cost what dense attention costs. `kv_itemsize` is that of
+    the deployment that is priced (2 bytes unless said otherwise), whatever the engine that measures
+    accuracy stores.
     """
 
     graph: FlowGraph | None
@@ -30,29 +32,24 @@ class Traffic:
     heads: int
     kv_itemsize: int = 2
 
-    def dense(self, seq_len: np.ndarray) -> np.ndarray:
+    def dense(self, seq_len: NDArray[np.int64]) -> NDArray[np.float64]:
         """Bytes of each step of `seq_len [steps]` tokens, every layer dense."""
-        return np.array([self._row(None, length, 0) for length in seq_len]) * self.layers * self.heads
+        return self._row(None, seq_len, seq_len) * self.layers * self.heads
 
-    def steps(self, seq_len: np.ndarray) -> np.ndarray:
+    def steps(self, seq_len: NDArray[np.int64]) -> NDArray[np.float64]:
         """Bytes of each step of `seq_len [steps]` tokens (the current one included)."""
         dense = self.dense(seq_len)
         if self.graph is None:
             return dense
         policy = None if self.config.schedule_policy is None else parse_policy(self.config.schedule_policy)
         plan = make_plan(seq_len, self.geometry.block_size, self.config, policy)
-        pairs = zip(seq_len, plan.chosen, strict=True)
-        sparse = np.array([self._row(self.graph, length, chosen) for length, chosen in pairs]) * self.heads
         skipped = len(self.config.layers_skip or ())
+        sparse = self._row(self.graph, seq_len, plan.chosen) * self.heads
         return sparse * (self.layers - skipped) + dense / self.layers * skipped
 
-    def _row(self, graph: FlowGraph | None, seq_len: int, chosen: int) -> float:
-        cost = row_cost(
-            graph,
-            self.geometry,
-            int(seq_len),
-            int(chosen),
-            kv_itemsize=self.kv_itemsize,
-            field_itemsize=itemsize(self.config.dtype),
-        )
-        return cost.bytes
+    def _row(
+        self, graph: FlowGraph | None, seq_len: NDArray[np.int64], chosen: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        costs = row_costs(graph, self.geometry, self.kv_itemsize, itemsize(self.config.dtype))
+        config = self.config
+        return costs.bytes(seq_len, chosen, config.block_reserved_bos, config.block_reserved_eos)

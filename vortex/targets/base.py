@@ -1,7 +1,7 @@
 """What a target is: the code that runs a graph and the attention over what it chose.
 
-A target is stateless and may be shared; a program belongs to one decode (its buffers are not thread-safe). To add
-one, implement `Target` and add it to `vortex.targets.TARGETS`.
+A target is stateless and may be shared; a program belongs to one decode (its buffers are not thread-safe).
+To add one, implement `Target` and add it to `vortex.targets.TARGETS`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 class LayerCache:
     """What a layer keeps: its pool, and for a sparse layer one `[blocks, r, c]` float32 tensor per field.
 
-    `index` is the layer's number in the model. Fields start as zeros and hold values rounded to the config's dtype.
+    `index` is the layer's number in the model. Fields start as zeros and hold values rounded to the
+    config's dtype.
     """
 
     index: int
@@ -81,7 +82,9 @@ class Target(Protocol):
         scale: float,
         work: Workspace,
     ) -> torch.Tensor:
-        """Attention over the block ids `[rows, rows.width]`, reading nothing else: `[rows, group, head_dim]`."""
+        """Attention over the block ids `[rows, rows.width]`, reading nothing else: `[rows, group,
+        head_dim]`.
+        """
         ...
 
     def attend_dense(

@@ -1,4 +1,6 @@
-"""A graph with numbers for its symbols and its op definitions looked up: where the torch-based targets start."""
+"""A graph with numbers for its symbols and its op definitions looked up: where the torch-based targets
+start.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ class CompiledGraph:
         return graph
 
     def _live(self) -> tuple[Instruction, ...]:
-        """The indexer's instructions that the score or a side effect needs, in order; the selector is not one."""
+        """The indexer's instructions that the score or a side effect needs, in order; the selector is not
+        one.
+        """
         wanted = {self.score.node} if self.score.kind is RefKind.NODE else set()
         for index in reversed(range(len(self.indexer))):
             step = self.indexer[index]
@@ -77,7 +81,9 @@ class CompiledGraph:
 
 def _instructions(stage: Stage, nodes: tuple[Node, ...]) -> tuple[Instruction, ...]:
     return tuple(
-        Instruction(index, node, find_op(stage, node.op), Args({k: _number(v) for k, v in node.attrs}, node.type))
+        Instruction(
+            index, node, find_op(stage, node.op), Args({k: _number(v) for k, v in node.attrs}, node.type)
+        )
         for index, node in enumerate(nodes)
     )
 

@@ -81,7 +81,9 @@ class ReferenceTarget:
         out = torch.empty_like(q)
         for row, length in enumerate(seq_len):
             own = torch.from_numpy(pages.pages[row, : pages.counts[row]])
-            keys, values = (x.view(-1, PAGE, pool.head_dim)[own].flatten(0, 1)[:length].float() for x in (pool.k, pool.v))
+            keys, values = (
+                x.view(-1, PAGE, pool.head_dim)[own].flatten(0, 1)[:length].float() for x in (pool.k, pool.v)
+            )
             out[row] = _attention(q[row], keys, values, scale)
         return out
 

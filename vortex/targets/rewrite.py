@@ -1,7 +1,7 @@
 """Rewrites of a graph that leave what it computes and change how fast the `torch` target is.
 
-Each is expressed in ops of the language, so that no semantics are written a second time. Ops that a rewrite leaves
-without a reader stay in the program; a target does not run them.
+Each is expressed in ops of the language, so that no semantics are written a second time. Ops that a rewrite
+leaves without a reader stay in the program; a target does not run them.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from vortex.graph.model import FlowGraph, Format, Node, Ref, RefKind, Stage
 def bound_as_products(graph: FlowGraph) -> FlowGraph:
     """`Sum(2)(Maximum(q * a, q * b))` as two products of matrices.
 
-    For every feature `max(q a, q b) = max(q, 0) max(a, b) + min(q, 0) min(a, b)`, so the sum over features needs no
-    intermediate of the size blocks x heads x features. This is the bound of Quest (arXiv 2406.10774).
+    For every feature `max(q a, q b) = max(q, 0) max(a, b) + min(q, 0) min(a, b)`, so the sum over features
+    needs no intermediate of the size blocks x heads x features. This is the bound of Quest (arXiv
+    2406.10774).
     """
     found = {index: _bound(graph, node) for index, node in enumerate(graph.indexer)}
     if not any(found.values()):
@@ -47,7 +48,9 @@ def bound_as_products(graph: FlowGraph) -> FlowGraph:
 
 
 def _bound(graph: FlowGraph, node: Node) -> tuple[Ref, Ref, Ref] | None:
-    """`(q, a, b)` where `node` is `Sum(2)(Maximum(q * a, q * b))` of a batched q and one row of features a block."""
+    """`(q, a, b)` where `node` is `Sum(2)(Maximum(q * a, q * b))` of a batched q and one row of features a
+    block.
+    """
     if node.op != "Sum" or node.attr("dim") != 2:
         return None
     top = _node(graph, node.inputs[0])
@@ -61,14 +64,19 @@ def _bound(graph: FlowGraph, node: Node) -> tuple[Ref, Ref, Ref] | None:
         if [len(other) for other in others] != [1, 1]:
             continue
         query, a, b = (graph.type_of(Stage.INDEXER, ref) for ref in (q, others[0][0], others[1][0]))
-        rows = all(t.format is not Format.BATCHED and t.rows.hint == 1 and t.cols.hint == query.cols.hint for t in (a, b))
+        rows = all(
+            t.format is not Format.BATCHED and t.rows.hint == 1 and t.cols.hint == query.cols.hint
+            for t in (a, b)
+        )
         if query.format is Format.BATCHED and rows:
             return q, others[0][0], others[1][0]
     return None
 
 
 def _ordered(graph: FlowGraph, a: Ref, b: Ref) -> tuple[Ref, Ref] | None:
-    """The two fields with the greater one first, where one is the maximum and one the minimum of the same thing."""
+    """The two fields with the greater one first, where one is the maximum and one the minimum of the same
+    thing.
+    """
     if a.kind is not RefKind.FIELD or b.kind is not RefKind.FIELD:
         return None
     writers = {node.output: node for node in graph.cache if node.output is not None}

@@ -17,13 +17,16 @@ from vortex.targets.base import LayerCache, Program
 from vortex.targets.compiled import CompiledGraph
 from vortex.targets.rewrite import bound_as_products
 
-
 CHUNK_BYTES = 1 << 20
-"""Size of the largest intermediate of a group of rows on the CPU: small enough to stay in its cache between ops."""
+"""Size of the largest intermediate of a group of rows on the CPU: small enough to stay in its cache between
+ops.
+"""
 
 
 class TorchProgram(CompiledGraph):
-    """See `vortex.targets.base.Program`. Rows are padded to `[rows, blocks, r, c]`; BATCHED is `[rows, 1, r, c]`."""
+    """See `vortex.targets.base.Program`. Rows are padded to `[rows, blocks, r, c]`; BATCHED is `[rows, 1,
+    r, c]`.
+    """
 
     def rewritten(self, graph: FlowGraph) -> FlowGraph:
         return bound_as_products(graph)
@@ -35,7 +38,9 @@ class TorchProgram(CompiledGraph):
         for first in range(0, count, chunk):
             last = min(count, first + chunk)
             blocks = int(rows.host_n[first:last].max())
-            part = self._part(q[first:last, None], layer, table, (first, last, blocks), rows.valid[first:last, :blocks])
+            part = self._part(
+                q[first:last, None], layer, table, (first, last, blocks), rows.valid[first:last, :blocks]
+            )
             out[first:last, :blocks] = part
         return out
 

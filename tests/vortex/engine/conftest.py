@@ -61,4 +61,6 @@ def tokenizer() -> PreTrainedTokenizerFast:
     words = {"[UNK]": 0, "</s>": 1, **{f"w{i}": i for i in range(2, 400)}}
     backend = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]", eos_token="</s>", pad_token="[UNK]")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="[UNK]", eos_token="</s>", pad_token="[UNK]"
+    )

@@ -18,7 +18,7 @@ from vortex.engine.hf import PromptStore, decode
 from vortex.engine.hf.store import META
 from vortex.errors import ConfigError
 from vortex.graph import FlowGraph, Geometry
-from vortex.graph.cost import row_cost
+from vortex.graph.cost import row_costs
 from vortex.runtime.hooks import Hooks, ScoreInput, oracle_scores, random_scores
 from vortex.runtime.table import BlockTable
 
@@ -27,11 +27,15 @@ EVERYTHING = VortexConfig(topk_val=1000, block_size=8)
 
 
 @pytest.fixture(scope="module")
-def store(model: PreTrainedModel, prompts: list[list[int]], tmp_path_factory: pytest.TempPathFactory) -> PromptStore:
+def store(
+    model: PreTrainedModel, prompts: list[list[int]], tmp_path_factory: pytest.TempPathFactory
+) -> PromptStore:
     return PromptStore.build(tmp_path_factory.mktemp("store") / "prompts", model, prompts, NEW)
 
 
-def tokens(model: PreTrainedModel, store: PromptStore, graph: FlowGraph | None, **kwargs: object) -> list[list[int]]:
+def tokens(
+    model: PreTrainedModel, store: PromptStore, graph: FlowGraph | None, **kwargs: object
+) -> list[list[int]]:
     kwargs = {"config": SPARSE, "max_new_tokens": NEW, "rows": None, **kwargs}
     return [list(row) for row in decode(model, store, graph=graph, **kwargs).tokens]  # type: ignore[arg-type]
 
@@ -95,7 +99,9 @@ def test_summaries_are_those_of_the_whole_prompt(model: PreTrainedModel, store: 
             for row, request in enumerate(given.requests):
                 finished = (len(store.prompts[request].tokens) + NEW - 1) // 8
                 own = given.table.ids[row, :finished]
-                torch.testing.assert_close(field[own, 0], k[own].mean(1).bfloat16().float(), rtol=1e-2, atol=1e-6)
+                torch.testing.assert_close(
+                    field[own, 0], k[own].mean(1).bfloat16().float(), rtol=1e-2, atol=1e-6
+                )
                 checked.append(row)
 
     tokens(model, store, graph, hooks=Hooks(selected=check))
@@ -107,8 +113,8 @@ def test_bytes_are_row_costs_averaged_over_steps(model: PreTrainedModel, store: 
     result = decode(model, store, [0], graph, config, 4, stop=lambda place, new: False)
     geometry = Geometry(8, 16, 4)
     lengths = [len(store.prompts[0].tokens) + step for step in (1, 2, 3)]
-    full = np.mean([row_cost(None, geometry, length, -(-length // 8)).bytes for length in lengths])
-    kept = np.mean([row_cost(graph, geometry, length, 4).bytes for length in lengths])
+    full = np.mean([row_costs(None, geometry).row(length, -(-length // 8)).bytes for length in lengths])
+    kept = np.mean([row_costs(graph, geometry).row(length, 4).bytes for length in lengths])
     assert result.dense_bytes_per_step[0] == pytest.approx(3 * 2 * full)
     assert result.bytes_per_step[0] == pytest.approx(2 * (2 * kept + full))
     assert kept < full
@@ -149,7 +155,9 @@ def test_noise_changes_the_selection(model: PreTrainedModel, store: PromptStore)
 def test_a_sparse_step_reads_only_the_chosen_blocks(
     model: PreTrainedModel, store: PromptStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While a layer attends, every block of its pool that was not chosen is NaN, and the tokens stay the same."""
+    """While a layer attends, every block of its pool that was not chosen is NaN, and the tokens stay the
+    same.
+    """
     graph = centroid()
     expected = tokens(model, store, graph, rows=[0, 4])
     hidden: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -170,7 +178,9 @@ def test_a_sparse_step_reads_only_the_chosen_blocks(
 
     read = BlockTable.read
 
-    def read_fields_only(self: BlockTable, data: torch.Tensor, first: int, last: int, blocks: int) -> torch.Tensor:
+    def read_fields_only(
+        self: BlockTable, data: torch.Tensor, first: int, last: int, blocks: int
+    ) -> torch.Tensor:
         assert data.shape[1:] == (1, 16)
         return read(self, data, first, last, blocks)
 

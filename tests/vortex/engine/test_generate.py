@@ -20,23 +20,36 @@ SPARSE = VortexConfig(topk_val=2, block_size=8)
 EVERYTHING = VortexConfig(topk_val=1000)
 
 
-def generate(model: PreTrainedModel, prompts: list[list[int]], cache: VortexCache, new: int = NEW) -> list[list[int]]:
+def generate(
+    model: PreTrainedModel, prompts: list[list[int]], cache: VortexCache, new: int = NEW
+) -> list[list[int]]:
     """Left-padded ragged batch through `model.generate`; what follows an end token is cut."""
     width = max(map(len, prompts))
     ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts])
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
     with attention_implementation(model, "vortex"):
-        out = model.generate(ids, attention_mask=mask, max_new_tokens=new, do_sample=False, past_key_values=cache)
+        out = model.generate(
+            ids, attention_mask=mask, max_new_tokens=new, do_sample=False, past_key_values=cache
+        )
     rows = out[:, width:].tolist()
     return [row[: row.index(1) + 1] if 1 in row else row for row in rows]
 
 
-def test_engine_on_token_ids(model: PreTrainedModel, prompts: list[list[int]], dense: list[list[int]]) -> None:
+def test_engine_on_token_ids(
+    model: PreTrainedModel, prompts: list[list[int]], dense: list[list[int]]
+) -> None:
     assert Engine(model, None).generate(prompts, NEW) == dense
     assert Engine(model, "gqa_quest_sparse_attention", EVERYTHING).generate(prompts, NEW) == dense
     sparse = Engine(model, "gqa_quest_sparse_attention", SPARSE).generate(prompts, NEW)
     assert sparse != dense
-    assert [len(row) for row in Engine(model, None).generate(prompts, [1, 2, 3, 4, 5, 6])] == [1, 2, 3, 4, 5, 6]
+    assert [len(row) for row in Engine(model, None).generate(prompts, [1, 2, 3, 4, 5, 6])] == [
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+    ]
 
 
 def test_engine_on_text_from_a_folder(
@@ -61,7 +74,9 @@ def test_generate_of_transformers_with_left_padding(
 
 
 def test_rows_grow_by_scattered_pages(model: PreTrainedModel, prompts: list[list[int]]) -> None:
-    """More new tokens than the first pages hold: rows get pages that are not consecutive, and the tokens stay."""
+    """More new tokens than the first pages hold: rows get pages that are not consecutive, and the tokens
+    stay.
+    """
     config = VortexConfig(topk_val=4, block_size=16)
     scattered: list[bool] = []
 
@@ -91,7 +106,12 @@ def test_misuse_is_refused(model: PreTrainedModel, prompts: list[list[int]]) -> 
         mask = torch.ones_like(padded)
         mask[0, -2:] = 0
         with pytest.raises(ConfigError, match="padding_side"):
-            model(input_ids=padded, attention_mask=mask, past_key_values=VortexCache(model, None), use_cache=True)
+            model(
+                input_ids=padded,
+                attention_mask=mask,
+                past_key_values=VortexCache(model, None),
+                use_cache=True,
+            )
     engine = Engine(model, None)
     for bad in ([[]], ["text"]):
         with pytest.raises(ConfigError):

@@ -22,7 +22,9 @@ def test_the_current_block_counts_and_small_rows_are_dense() -> None:
 
 
 def test_block_lists_are_bos_selection_eos_with_the_true_last_block_last() -> None:
-    config = VortexConfig(topk_val=2, block_size=16, block_reserved_bos=2, block_reserved_eos=3, topk_ratio=0.5)
+    config = VortexConfig(
+        topk_val=2, block_size=16, block_reserved_bos=2, block_reserved_eos=3, topk_ratio=0.5
+    )
     plan = make_plan(np.array([16 * 12 - 5, 16 * 30]), 16, config, None)
     assert plan.chosen.tolist() == [7, 15]
     rows = SparseRows(plan, 1, 16, config, CPU)

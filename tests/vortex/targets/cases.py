@@ -157,4 +157,8 @@ def planned(rows: Rows, config: VortexConfig) -> tuple[SparseRows, BlockTable, t
     plan = make_plan(rows.lengths, block_size, config, None)
     sparse = SparseRows(plan, HEADS, block_size, config, rows.q.device)
     ids = (sparse.requests[:, None] * HEADS + np.arange(HEADS)).ravel()
-    return sparse, BlockTable(rows.pages.select(ids), block_size, rows.q.device), rows.q[torch.from_numpy(ids)]
+    return (
+        sparse,
+        BlockTable(rows.pages.select(ids), block_size, rows.q.device),
+        rows.q[torch.from_numpy(ids)],
+    )

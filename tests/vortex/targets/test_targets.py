@@ -76,7 +76,9 @@ def test_sparse_attention_reads_only_the_chosen_blocks(target: str, scattered: b
     rows = ragged_rows(3, scattered)
     config = VortexConfig(topk_val=4, block_size=16)
     given, table, q = planned(rows, config)
-    chosen = given.place(torch.rand(len(given), given.blocks).masked_fill(~given.valid, -1).topk(given.most).indices)
+    chosen = given.place(
+        torch.rand(len(given), given.blocks).masked_fill(~given.valid, -1).topk(given.most).indices
+    )
     blocks = table.ids.gather(1, chosen)
     work = Workspace()
     backend = get_target(target)
@@ -100,10 +102,13 @@ def test_sparse_attention_reads_only_the_chosen_blocks(target: str, scattered: b
 def test_attention_agrees(target: str, scattered: bool) -> None:
     rows = ragged_rows(4, scattered)
     given, table, q = planned(rows, VortexConfig(topk_val=3, block_size=16, topk_ratio=0.25))
-    chosen = given.place(torch.rand(len(given), given.blocks).masked_fill(~given.valid, -1).topk(given.most).indices)
+    chosen = given.place(
+        torch.rand(len(given), given.blocks).masked_fill(~given.valid, -1).topk(given.most).indices
+    )
     blocks = table.ids.gather(1, chosen)
     ours, expected = (
-        get_target(name).attend(q, rows.pool, blocks, given, 16, SCALE, Workspace()) for name in (target, "reference")
+        get_target(name).attend(q, rows.pool, blocks, given, 16, SCALE, Workspace())
+        for name in (target, "reference")
     )
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
     lengths = np.repeat(rows.lengths, HEADS)

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 NAME = "vortex"
 
 updated_layer: ContextVar[VortexLayer | None] = ContextVar("updated_layer", default=None)
-"""The cache layer whose `update` ran last. An attention function is not handed the cache, but every model updates
-the cache just before it calls the function."""
+"""The cache layer whose `update` ran last. An attention function is not handed the cache, but every model
+updates the cache just before it calls the function.
+"""
 
 
 def vortex_attention(
@@ -32,12 +33,16 @@ def vortex_attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """`query [batch, query heads, tokens, head_dim]`, `key` and `value` of the new tokens only: output `[batch,
-    tokens, query heads, head_dim]`. Prefill is dense; a decode step goes through the cache's session."""
+    """`query [batch, query heads, tokens, head_dim]`, `key` and `value` of the new tokens only: output
+    `[batch, tokens, query heads, head_dim]`. Prefill is dense; a decode step goes through the cache's
+    session.
+    """
     layer = updated_layer.get()
     updated_layer.set(None)
     if layer is None:
-        raise ConfigError("attention 'vortex' needs past_key_values=VortexCache(...): pass one with use_cache=True")
+        raise ConfigError(
+            "attention 'vortex' needs past_key_values=VortexCache(...): pass one with use_cache=True"
+        )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     return layer.attend(module, query, key, value, attention_mask, scale, **kwargs), None
 

@@ -21,7 +21,8 @@ from vortex.runtime.session import DecodeSession
 
 
 class VortexCache(Cache):  # type: ignore[misc]
-    """`past_key_values` of one batch: prefilled densely (left padding is squeezed out), decoded through a graph.
+    """`past_key_values` of one batch: prefilled densely (left padding is squeezed out), decoded through a
+    graph.
 
     The model must run with the attention implementation "vortex". One cache serves one `generate()`.
     """
@@ -55,7 +56,9 @@ class VortexCache(Cache):  # type: ignore[misc]
         return cls(model, None, session.config, session=session)
 
     def prefilled(self, index: int, key: torch.Tensor, value: torch.Tensor, lengths: np.ndarray) -> None:
-        """Take one layer's `[batch, heads, tokens, head_dim]`, of which the last `lengths [batch]` are real."""
+        """Take one layer's `[batch, heads, tokens, head_dim]`, of which the last `lengths [batch]` are
+        real.
+        """
         heads = self.shape.heads
         if index == 0:
             counts = np.repeat(lengths // PAGE + 1, heads)
@@ -74,8 +77,11 @@ class VortexCache(Cache):  # type: ignore[misc]
         """Plan the next decode step; the first layer calls it."""
         if self.session is None:
             if len(self.pools) != self.shape.layers:
-                raise ConfigError("decode before prefill: run the prompt through the model with this cache first")
-            assert self.pages is not None and self.prompt_lengths is not None
+                raise ConfigError(
+                    "decode before prefill: run the prompt through the model with this cache first"
+                )
+            assert self.pages is not None
+            assert self.prompt_lengths is not None
             self.session = DecodeSession(
                 self.pools,
                 self.pages,
@@ -107,7 +113,9 @@ class VortexLayer(DynamicLayer):  # type: ignore[misc]
         """Keep nothing yet: `attend`, which knows the padding, stores what is real."""
         tokens = key_states.shape[-2]
         if self.seen and tokens != 1:
-            raise ConfigError(f"{tokens} tokens after the prompt: prefill at once, then decode one token a step")
+            raise ConfigError(
+                f"{tokens} tokens after the prompt: prefill at once, then decode one token a step"
+            )
         self.dtype, self.device = key_states.dtype, key_states.device
         self.seen += tokens
         self.is_initialized = True
@@ -131,10 +139,14 @@ class VortexLayer(DynamicLayer):  # type: ignore[misc]
         scale: float,
         **kwargs: Any,
     ) -> torch.Tensor:
-        """Attention for the tokens that `update` has just announced: `[batch, tokens, query heads, head_dim]`."""
+        """Attention for the tokens that `update` has just announced: `[batch, tokens, query heads,
+        head_dim]`.
+        """
         if self.seen == query.shape[2]:
             self.owner.prefilled(self.index, key, value, _real_tokens(mask, key))
-            out: torch.Tensor = sdpa_attention_forward(module, query, key, value, mask, scaling=scale, **kwargs)[0]
+            out: torch.Tensor = sdpa_attention_forward(
+                module, query, key, value, mask, scaling=scale, **kwargs
+            )[0]
             return out
         if self.index == 0:
             self.owner.begin_step()
@@ -147,13 +159,17 @@ class VortexLayer(DynamicLayer):  # type: ignore[misc]
         raise ConfigError("a VortexCache cannot be cropped: assisted decoding is not supported")
 
     def _refuse(self, *args: Any, **kwargs: Any) -> None:
-        raise ConfigError("a VortexCache cannot be reordered: beam search and several sequences are not supported")
+        raise ConfigError(
+            "a VortexCache cannot be reordered: beam search and several sequences are not supported"
+        )
 
     reorder_cache = batch_repeat_interleave = batch_select_indices = _refuse
 
 
 def _real_tokens(mask: torch.Tensor | None, key: torch.Tensor) -> np.ndarray:
-    """Tokens of each row that are not left padding, from the mask of the last query. Raises on right padding."""
+    """Tokens of each row that are not left padding, from the mask of the last query. Raises on right
+    padding.
+    """
     batch, _, tokens, _ = key.shape
     if mask is None:
         return np.full(batch, tokens, dtype=np.int64)

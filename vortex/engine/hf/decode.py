@@ -22,8 +22,8 @@ from vortex.runtime.traffic import Traffic
 
 @dataclass(frozen=True)
 class DecodeResult:
-    """Per decoded row, in the order asked for: its new tokens (the prefill's first one included), and the mean bytes a
-    decode step of the whole model moves in attention, beside those of dense attention.
+    """Per decoded row, in the order asked for: its new tokens (the prefill's first one included), and the
+    mean bytes a decode step of the whole model moves in attention, beside those of dense attention.
 
     A row that ended with the prefill's token is priced at the step it would have taken.
     """
@@ -47,8 +47,9 @@ def decode(
 ) -> DecodeResult:
     """Greedy decoding of the prompts `rows` of a store (None: all) as one batch; `graph` None is dense.
 
-    `max_new_tokens` counts the prefill's token and is one number, or one per row. `stop(i, tokens)` sees the place `i`
-    of the row in `rows`. Raises ConfigError where the store, the model and the settings do not fit together.
+    `max_new_tokens` counts the prefill's token and is one number, or one per row. `stop(i, tokens)` sees
+    the place `i` of the row in `rows`. Raises ConfigError where the store, the model and the settings do
+    not fit together.
     """
     config = config or VortexConfig()
     rows = range(len(store)) if rows is None else rows
@@ -65,7 +66,9 @@ def decode(
     new = decode_loop(model, session, [store.prompts[row].first for row in rows], limits, stop)
     geometry = Geometry(session.block_size, shape.head_dim, shape.group)
     traffic = Traffic(graph, geometry, config, shape.layers, shape.heads)
-    seq_lens = [length + np.arange(1, max(2, len(tokens))) for length, tokens in zip(lengths, new, strict=True)]
+    seq_lens = [
+        length + np.arange(1, max(2, len(tokens))) for length, tokens in zip(lengths, new, strict=True)
+    ]
     return DecodeResult(
         tuple(tuple(tokens) for tokens in new),
         tuple(float(traffic.steps(seq_len).mean()) for seq_len in seq_lens),
@@ -81,10 +84,13 @@ def _check_store(
     wanted = (shape.layers, shape.heads, shape.group, shape.head_dim, dtype)
     if held != wanted:
         raise ConfigError(
-            f"{store.path} was built by another model: (layers, kv heads, group, head_dim, dtype) {held}, not {wanted}"
+            f"{store.path} was built by another model: (layers, kv heads, group, head_dim, dtype) are {held}, "
+            f"not {wanted}"
         )
     for row, limit in zip(rows, limits, strict=True):
         if limit < 1:
             raise ConfigError(f"max_new_tokens of prompt {row} is {limit}: ask for at least 1")
         if limit > store.room(row):
-            raise ConfigError(f"prompt {row} has room for {store.room(row)} new tokens, {limit} were asked for")
+            raise ConfigError(
+                f"prompt {row} has room for {store.room(row)} new tokens, {limit} were asked for"
+            )

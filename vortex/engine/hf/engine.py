@@ -31,8 +31,8 @@ class Engine:
     print(engine.generate(["The special magic number is"], max_new_tokens=16)[0])
     ```
 
-    `flow` is the name of a registered flow, a flow file or `graph.json` (trusted), a FlowGraph, or None for dense.
-    A model given as a path is loaded in float32 on the CPU, with its tokenizer.
+    `flow` is the name of a registered flow, a flow file or `graph.json` (trusted), a FlowGraph, or None for
+    dense. A model given as a path is loaded in float32 on the CPU, with its tokenizer.
     """
 
     def __init__(
@@ -85,12 +85,11 @@ class Engine:
         pages = PageTable.contiguous(np.cumsum(counts) - counts, counts)
         dtype, device = self.model.dtype, self.model.device
         pools = [
-            KVPool.allocate(int(counts.sum()), self.shape.head_dim, dtype, device) for _ in range(self.shape.layers)
+            KVPool.allocate(int(counts.sum()), self.shape.head_dim, dtype, device)
+            for _ in range(self.shape.layers)
         ]
         first = [self._prefill(index, prompt, pools, pages) for index, prompt in enumerate(prompts)]
-        session = DecodeSession(
-            pools, pages, lengths, self.shape.group, self.graph, self.config, self.target
-        )
+        session = DecodeSession(pools, pages, lengths, self.shape.group, self.graph, self.config, self.target)
         return decode_loop(self.model, session, first, limits)
 
     def _prefill(self, index: int, prompt: list[int], pools: list[KVPool], pages: PageTable) -> int:

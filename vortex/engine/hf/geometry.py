@@ -38,10 +38,14 @@ class ModelShape:
 def check_config(config: VortexConfig, shape: ModelShape) -> None:
     """Refuse what this engine cannot honour. Raises ConfigError with the reason."""
     if config.attention_backend != "flashinfer" or config.impl_backend != "triton" or config.use_tensor_core:
-        raise ConfigError("attention_backend, impl_backend and use_tensor_core choose GPU kernels of the SGLang engine")
+        raise ConfigError(
+            "attention_backend, impl_backend and use_tensor_core choose GPU kernels of the SGLang engine"
+        )
     if config.layers_skip and config.layers_skip[-1] >= shape.layers:
         last = shape.layers - 1
-        raise ConfigError(f"layers_skip names layer {config.layers_skip[-1]}, but the model has layers 0 to {last}")
+        raise ConfigError(
+            f"layers_skip names layer {config.layers_skip[-1]}, but the model has layers 0 to {last}"
+        )
 
 
 def check_lengths(lengths: Iterable[int], config: VortexConfig, shape: ModelShape) -> None:
@@ -49,7 +53,9 @@ def check_lengths(lengths: Iterable[int], config: VortexConfig, shape: ModelShap
     longest = max(lengths, default=0)
     limit = shape.context if config.max_seq_lens == -1 else min(config.max_seq_lens, shape.context)
     if longest > limit:
-        raise ConfigError(f"a sequence of {longest} tokens exceeds the limit of {limit}: shorten it or max_new_tokens")
+        raise ConfigError(
+            f"a sequence of {longest} tokens exceeds the limit of {limit}: shorten it or max_new_tokens"
+        )
 
 
 def eos_tokens(model: PreTrainedModel) -> frozenset[int]:

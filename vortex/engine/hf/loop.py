@@ -27,7 +27,8 @@ def decode_loop(
 ) -> list[list[int]]:
     """New tokens of every request, the `first` ones (from the prefill) included.
 
-    A request ends at an end token (which is kept), at its limit, or when `stop` says so; the others go on without it.
+    A request ends at an end token (which is kept), at its limit, or when `stop` says so; the others go on
+    without it.
     """
     eos = eos_tokens(model)
     new = [[token] for token in first]
@@ -44,7 +45,9 @@ def decode_loop(
             last = torch.tensor([[new[request][-1]] for request in alive], device=model.device)
             positions = torch.from_numpy(session.lengths[:, None]).to(model.device)
             cache = VortexCache.of(model, session)
-            logits = model(input_ids=last, position_ids=positions, past_key_values=cache, use_cache=True).logits
+            logits = model(
+                input_ids=last, position_ids=positions, past_key_values=cache, use_cache=True
+            ).logits
             for request, token in zip(alive, logits[:, -1].argmax(-1).tolist(), strict=True):
                 new[request].append(token)
             going = np.array([not ended(request) for request in alive])

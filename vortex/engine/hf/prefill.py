@@ -14,7 +14,7 @@ from vortex.engine.hf.geometry import ModelShape
 
 @dataclass(frozen=True)
 class Prefilled:
-    """`keys` and `values` per layer, `[heads, tokens, head_dim]`; the greedy token that follows the prompt."""
+    """`keys` and `values` per layer, `[heads, tokens, head_dim]`; `first`, the greedy token that follows."""
 
     keys: tuple[torch.Tensor, ...]
     values: tuple[torch.Tensor, ...]

@@ -1,4 +1,6 @@
-"""Prompts that are prefilled once, kept on disk in the layout of the pool, and memory-mapped by every worker."""
+"""Prompts that are prefilled once, kept on disk in the layout of the pool, and memory-mapped by every
+worker.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ StoredDtype = Literal["float32", "bfloat16", "float16"]
 
 
 class StoredPrompt(BaseModel):
-    """One prompt: its tokens, the page where its rows start, pages of a row, and the greedy token after it."""
+    """A prompt's tokens, the page where its rows start, pages of a row, and the greedy token after it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -56,8 +58,8 @@ class StoreMeta(BaseModel):
 class PromptStore:
     """An opened store. Several processes may open one at the same time and share the page cache.
 
-    The mapping is copy-on-write: a decode writes its new tokens into its own process only. Two decodes must not use
-    one opened store at the same time; open it twice instead.
+    The mapping is copy-on-write: a decode writes its new tokens into its own process only. Two decodes must
+    not use one opened store at the same time; open it twice instead.
     """
 
     def __init__(self, path: Path, meta: StoreMeta, pools: tuple[KVPool, ...]) -> None:
@@ -80,7 +82,9 @@ class PromptStore:
         heads = np.arange(self.meta.heads)
         counts = np.array([self.prompts[row].pages for row in rows], dtype=np.int64)
         starts = np.array([self.prompts[row].page for row in rows], dtype=np.int64)
-        return PageTable.contiguous((starts[:, None] + counts[:, None] * heads).ravel(), counts.repeat(len(heads)))
+        return PageTable.contiguous(
+            (starts[:, None] + counts[:, None] * heads).ravel(), counts.repeat(len(heads))
+        )
 
     @classmethod
     def build(
@@ -120,8 +124,12 @@ class PromptStore:
         path = Path(path)
         meta = StoreMeta.model_validate_json((path / META).read_text())
         if meta.page != PAGE:
-            raise ConfigError(f"{path} has pages of {meta.page} tokens, this version needs {PAGE}: build it again")
-        pools = tuple(KVPool(_map(path, layer, "k", meta), _map(path, layer, "v", meta)) for layer in range(meta.layers))
+            raise ConfigError(
+                f"{path} has pages of {meta.page} tokens, this version needs {PAGE}: build it again"
+            )
+        pools = tuple(
+            KVPool(_map(path, layer, "k", meta), _map(path, layer, "v", meta)) for layer in range(meta.layers)
+        )
         return cls(path, meta, pools)
 
 
@@ -132,7 +140,9 @@ def _map(path: Path, layer: int, part: str, meta: StoreMeta) -> torch.Tensor:
     return data.view(-1, meta.head_dim)
 
 
-def _write(folder: Path, model: PreTrainedModel, prompts: Sequence[Sequence[int]], room: Sequence[int]) -> None:
+def _write(
+    folder: Path, model: PreTrainedModel, prompts: Sequence[Sequence[int]], room: Sequence[int]
+) -> None:
     shape = ModelShape.of(model)
     stored: list[StoredPrompt] = []
     page = 0
