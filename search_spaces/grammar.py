@@ -54,8 +54,7 @@ def as_draft(program: Program, what: str) -> Draft | None:
 
 
 def sensible(score: Expr) -> bool:
-    """Typed, a score per block, small, from the query and at least one field, and not from raw keys or
-    values."""
+    """Typed, one score per block, small, of the query and a field, and not of raw keys or values."""
     if score.size > 4 * MAX_OPS or not typed(score) or not is_score(type_of(score)):
         return False
     found = list(places(score))

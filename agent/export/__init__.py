@@ -1,1 +1,2 @@
-"""Taking a candidate away, and checking what was taken."""
+"""Taking a candidate away as a folder, and checking a folder that was taken away. Start reading at
+`report.py`."""

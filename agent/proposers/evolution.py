@@ -144,7 +144,7 @@ class _Pool:
         level = ranks(self._rows)
         space = _crowding_by_front(self._rows, level)
         top = view.dense_accuracy or max((known.accuracy for known in self._rows), default=0.0)
-        # The cheap end of a front is always open: what answers fewer than half of dense's prompts comes after the rest.
+        # The cheap end of a front is always open: what answers fewer than half of dense's prompts comes last.
         self._order = {
             known.hash: (known.accuracy < top / 2, level[i], -space[i], known.hash)
             for i, known in enumerate(self._rows)

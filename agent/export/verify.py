@@ -1,0 +1,125 @@
+"""Checks an exported folder: the flow afresh through the sandbox, the hashes, and the score measured
+again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from agent.export.report import CONFIG, FLOW, GRAPH, ExportError, ExportReport, read_report
+from agent.sandbox import Rejected, Sandbox
+from evaluators.measure.evaluate import evaluate
+from evaluators.measure.measurement import Measurement
+from evaluators.measure.workload import Workload
+from search_spaces.candidate import Candidate
+from vortex.config import VortexConfig
+from vortex.errors import VortexError
+from vortex.graph.model import FlowGraph
+
+
+class Verdict(BaseModel):
+    """What a check found. `problems` is empty when the folder is what its report says."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    problems: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    recorded: tuple[float, float, float]
+    """Accuracy of the report: mean, and both ends of its interval."""
+    accuracy: float | None = None
+    bytes_ratio: float | None = None
+
+    @property
+    def holds(self) -> bool:
+        return not self.problems
+
+
+Measure = Callable[[FlowGraph, VortexConfig, ExportReport], Measurement]
+
+
+def verify(folder: Path, cache: Path, model: Path | None = None, measure: Measure | None = None) -> Verdict:
+    """Check the folder. Prompts are made again into `cache` unless they are there.
+
+    model: the measured model's folder on this machine, if not where the report says.
+    Raises ExportError where the folder cannot be read at all.
+    """
+    report = read_report(folder)
+    problems: list[str] = []
+    notes: list[str] = []
+    graph, config = _load(folder, report, problems)
+    interval = report.result.accuracy
+    recorded = (interval.mean, interval.low, interval.high)
+    if problems:
+        return Verdict(name=report.name, problems=tuple(problems), recorded=recorded)
+    assert graph is not None
+    assert config is not None
+    again = (measure or _measure(cache, model))(graph, config, report)
+    if again.workload != report.prompts.key:
+        notes.append(
+            "the prompts made here are not the recorded ones: other versions of the data, model or libraries"
+        )
+    if not interval.low - 1e-9 <= again.accuracy <= interval.high + 1e-9:
+        problems.append(
+            f"accuracy measured again is {100 * again.accuracy:.1f}%, outside the recorded interval "
+            f"[{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+        )
+    ratio, was = again.bytes_ratio, report.result.bytes_ratio
+    if abs(ratio - was) > 0.02 * was:
+        problems.append(f"it moves {100 * ratio:.2f}% of dense's bytes, not the recorded {100 * was:.2f}%")
+    return Verdict(
+        name=report.name,
+        problems=tuple(problems),
+        notes=tuple(notes),
+        recorded=recorded,
+        accuracy=again.accuracy,
+        bytes_ratio=ratio,
+    )
+
+
+def _load(
+    folder: Path, report: ExportReport, problems: list[str]
+) -> tuple[FlowGraph | None, VortexConfig | None]:
+    """The flow and the config, with everything that contradicts the report added to `problems`."""
+    try:
+        source = (folder / FLOW).read_text(encoding="utf-8")
+        kept = FlowGraph.from_json((folder / GRAPH).read_text(encoding="utf-8"))
+        values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = VortexConfig.model_validate(values)
+    except (OSError, ValueError, ValidationError, VortexError) as error:
+        raise ExportError(f"{folder} cannot be read: {error}") from None
+    try:
+        with Sandbox() as sandbox:
+            graph = sandbox.trace(source)
+    except Rejected as error:
+        problems.append(f"{FLOW} is refused: {error}")
+        return None, None
+    if graph.hash != kept.hash:
+        problems.append(f"{FLOW} traces to graph {graph.hash[:12]}, {GRAPH} holds {kept.hash[:12]}")
+    if graph.hash != report.graph_hash:
+        problems.append(
+            f"{FLOW} traces to graph {graph.hash[:12]}, the report is of {report.graph_hash[:12]}"
+        )
+    candidate = Candidate(graph, report.knobs)
+    if candidate.hash != report.hash:
+        problems.append(f"the candidate's hash is {candidate.hash[:12]}, the report is of {report.hash[:12]}")
+    if candidate.config(report.name, FLOW) != config:
+        problems.append(f"{CONFIG} does not hold the knobs of the report")
+    if f'"{report.name}"' not in source and f"'{report.name}'" not in source:
+        problems.append(f"{FLOW} does not register {report.name!r}")
+    return graph, config
+
+
+def _measure(cache: Path, model: Path | None) -> Measure:
+    def run(graph: FlowGraph, config: VortexConfig, report: ExportReport) -> Measurement:
+        prompts = report.prompts
+        try:
+            workload = Workload.ensure(prompts.spec(model), cache, prompts.excluded)
+        except (OSError, ValueError) as error:
+            raise ExportError(f"the prompts cannot be made again: {error}") from error
+        return evaluate(graph, config, workload, split=prompts.split)
+
+    return run
