@@ -150,6 +150,8 @@ class GraphBuilder:
             raise FlowTypeError(
                 f"a flow has at most {MAX_OPS} ops", hint="Ops created in a loop count once for each turn"
             )
+        if stage is Stage.CACHE and any("group" in attr_symbols(value) for value in attrs.values()):
+            raise FlowTypeError("an argument depends on the query, which the cache stage has not seen")
         target = self._target(stage, definition, output)
         found = definition.result(stage, attrs, types, target)
         node = Node(definition.name, tuple(attrs.items()), tuple(inputs), found, output, line)
@@ -202,6 +204,13 @@ class GraphBuilder:
             guards=tuple(sorted(set(guards))),
             traced_at=self.geometry,
         )
+
+
+def attr_symbols(value: Attr) -> frozenset[str]:
+    """The symbols that an attribute depends on."""
+    if isinstance(value, tuple):
+        return frozenset().union(*(attr_symbols(item) for item in value))
+    return value.expr.symbols() if isinstance(value, Dim) else frozenset()
 
 
 def _short(value: object) -> str:

@@ -26,7 +26,7 @@ def check_size(graph: FlowGraph) -> None:
         held += field.type.numel
         if held > MAX_FIELD_ELEMENTS:
             raise GraphError(
-                f"field {field.name!r} ({field.rows}, {field.cols}) makes the fields {held} elements a block, "
+                f"field {field.name!r} ({field.rows}, {field.cols}) makes {held} field elements a block, "
                 f"more than {MAX_FIELD_ELEMENTS}"
             )
     for stage in Stage:

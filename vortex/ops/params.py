@@ -22,6 +22,7 @@ class Param:
     name: str
     default: object = REQUIRED
     ignored: bool = False
+    annotation = "object"
 
     @property
     def required(self) -> bool:
@@ -42,6 +43,8 @@ class Param:
 class FloatParam(Param):
     """A finite float32 number."""
 
+    annotation = "float"
+
     def coerce(self, value: object, stage: Stage) -> Attr:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise self.refuse(value, "a number")
@@ -56,6 +59,7 @@ class IntParam(Param):
     """An integer, possibly symbolic, at least `minimum`."""
 
     minimum: int | None = None
+    annotation = "int"
 
     def coerce(self, value: object, stage: Stage) -> Attr:
         if isinstance(value, bool) or not isinstance(value, int):
@@ -75,6 +79,7 @@ class AxisParam(Param):
 
     choices: Mapping[Stage, tuple[int, ...]] | None = None
     hint: str | None = None
+    annotation = "int"
 
     def needed(self) -> AxisParam:
         return replace(self, default=REQUIRED)
@@ -91,6 +96,8 @@ class AxisParam(Param):
 @dataclass(frozen=True)
 class AxesParam(Param):
     """One or several of the inner axes, as a sorted tuple."""
+
+    annotation = "int | tuple[int, ...]"
 
     def coerce(self, value: object, stage: Stage) -> Attr:
         axes = value if isinstance(value, (tuple, list)) else (value,)

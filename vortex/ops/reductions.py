@@ -62,7 +62,7 @@ def _define(name: str, doc: str, reduce: Reduce, neutral: float) -> None:
             flops=_flops,
             across_blocks=lambda args: args.integer("dim") == 0,
             example=Example("dim=1", ("q",)),
-            elsewhere="Use vortex.cache.Mean(dim), then Add_Mul(beta=size) if the scale matters; or Sum in the indexer",
+            elsewhere="Use Mean(dim) (then Add_Mul(beta=size) for the scale), or vortex.indexer.Sum",
         )
     )
 
@@ -107,19 +107,18 @@ _FAMILY: tuple[tuple[str, str, Reduce, float], ...] = (
     ("Min", "minimum", lambda x, axis: x.amin(axis, keepdim=True), float("inf")),
     ("Mean", "mean (divides by the true size)", lambda x, axis: x.mean(axis, keepdim=True), 0.0),
     ("Sum", "sum", lambda x, axis: x.sum(axis, keepdim=True), 0.0),
-    ("L2Norm", "Euclidean norm, sqrt(sum x^2)", lambda x, axis: (x * x).sum(axis, keepdim=True).sqrt(), 0.0),
+    ("L2Norm", "Euclidean norm, sqrt(sum x^2),", lambda x, axis: (x * x).sum(axis, keepdim=True).sqrt(), 0.0),
 )
 for _name, _word, _reduce, _neutral in _FAMILY:
     _define(
         _name,
-        f"The {_word} over dim 1 or 2. Over dim 0 (indexer only): over the scored blocks of a RAGGED operand, "
-        "0 where there are none.",
+        f"The {_word} over dim 1 or 2; in the indexer also over dim 0, the scored blocks (0 if none).",
         _reduce,
         _neutral,
     )
     if _name != "Sum":
         _interleaved(
             f"{_name}Interleave",
-            f"The {_word} of each group of k consecutive elements along dim; k divides the size.",
+            f"The {_word} of every k consecutive elements along dim; k divides the size.",
             _reduce,
         )

@@ -88,7 +88,7 @@ define(
         name="Reshape",
         doc="Row-major reshape of the inner dims to rows x cols; the leading axis is always -1.",
         stages=BOTH,
-        params=(IntParam("lead", -1), IntParam("rows", minimum=1), IntParam("cols", minimum=1)),
+        params=(IntParam("lead"), IntParam("rows", minimum=1), IntParam("cols", minimum=1)),
         operands=("x",),
         infer=_reshape,
         reference=lanewise(

@@ -1,0 +1,216 @@
+"""A graph as a flow file that a person can read; tracing the file gives a graph with the same hash."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from vortex.dims import Dim
+from vortex.errors import GraphError
+from vortex.graph.build import SYMBOLS, attr_symbols
+from vortex.graph.model import Attr, Field, FlowGraph, Node, Ref, RefKind, Stage
+from vortex.graph.naming import Names, flow_class_name
+from vortex.ops import find_op
+from vortex.ops.params import AxisParam, Param
+from vortex.symbols import Guard
+
+MAX_FORMULA = 160
+_FLOW_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,99}")
+
+
+def render_flow(graph: FlowGraph, name: str) -> str:
+    """The source of a flow file that registers `graph` as `name`. Raises GraphError for a name that is no
+    plain word."""
+    if not _FLOW_NAME.fullmatch(name):
+        raise GraphError(
+            f"a flow name is letters, digits, '_', '-' and '.', at most 100 of them, got {name[:120]!r}"
+        )
+    return _Render(graph.canonical(), name).text()
+
+
+class _Render:
+    def __init__(self, graph: FlowGraph, name: str) -> None:
+        self.graph, self.name = graph, name
+        self.names = Names(graph)
+        self.sizes = [symbol for symbol in SYMBOLS[graph.kind] if symbol != "group"]
+        self.guards = [Guard.parse(text, SYMBOLS[graph.kind]) for text in graph.guards]
+
+    def text(self) -> str:
+        base = "vFlowMLA" if self.graph.kind == "mla" else "vFlow"
+        lines = [
+            f'"""{self.summary()}"""'
+            if len(self.summary()) < 100
+            else f'"""{self.name}: rendered from its graph."""',
+            "",
+            "import torch",
+            "",
+            "from vortex_torch.abs import ContextBase",
+            *self.imports(Stage.CACHE, "C"),
+            f"from vortex_torch.flow import register, {base}",
+            *self.imports(Stage.INDEXER, ""),
+            "",
+            "",
+            f"@register({self.name!r})".replace("'", '"'),
+            f"class {flow_class_name(self.name)}({base}):",
+            f'    """score = {self.formula()}"""',
+            "",
+            *self.init(),
+            "",
+            *self.create_cache(),
+            "",
+            *self.forward_cache(),
+            "",
+            *self.forward_indexer(),
+        ]
+        return "\n".join(lines) + "\n"
+
+    def summary(self) -> str:
+        ops = sum(1 for _ in self.graph.nodes())
+        return f"{self.name}: {ops} ops, graph {self.graph.hash[:12]}."
+
+    def formula(self) -> str:
+        """The score as nested calls, cut where it would not fit a line or two."""
+        nodes = self.graph.indexer
+
+        def spell(ref: Ref, depth: int) -> str:
+            if ref.kind is not RefKind.NODE:
+                return self.names.operand(Stage.INDEXER, ref)
+            node = nodes[ref.node]
+            inner = ", ".join(spell(i, depth + 1) for i in node.inputs) if depth < 8 else "..."
+            return f"{node.op}({inner})"
+
+        text = spell(self.graph.selector.inputs[0], 0)
+        return text if len(text) <= MAX_FORMULA else text[:MAX_FORMULA].rsplit(" ", 1)[0] + " ..."
+
+    def imports(self, stage: Stage, prefix: str) -> list[str]:
+        ops = sorted({node.op for node in self.graph.program(stage)})
+        spelled = [f"{op} as {prefix}{op}" if prefix else op for op in ops]
+        line = f"from vortex_torch.{stage} import {', '.join(spelled)}"
+        if len(line) <= 100:
+            return [line] if ops else []
+        return [f"from vortex_torch.{stage} import (", *(f"    {word}," for word in spelled), ")"]
+
+    def init(self) -> list[str]:
+        """Op instances; those with symbolic arguments have to wait for the sizes."""
+        lines = ["    def __init__(self):", "        super().__init__()"]
+        for stage, index, node in self.ops():
+            if not _symbols(node):
+                lines.append(f"        {self.creation(stage, index, node)}")
+        return lines
+
+    def ops(self) -> Iterable[tuple[Stage, int, Node]]:
+        for stage in Stage:
+            for index, node in enumerate(self.graph.program(stage)):
+                yield stage, index, node
+
+    def creation(self, stage: Stage, index: int, node: Node) -> str:
+        prefix = "C" if stage is Stage.CACHE else ""
+        return f"self.{self.names.op(stage, index)} = {prefix}{node.op}({self.arguments(stage, node)})"
+
+    def arguments(self, stage: Stage, node: Node) -> str:
+        attrs, words = dict(node.attrs), []
+        params = find_op(stage, node.op).params
+        last_required = max((at for at, param in enumerate(params) if param.required), default=-1)
+        for at, param in enumerate(params):
+            if at <= last_required:
+                words.append(_value(attrs[param.name]))
+                continue
+            shown = isinstance(param, AxisParam) or attr_symbols(
+                attrs[param.name]
+            )  # an axis is worth reading
+            if shown or attrs[param.name] != _default(param, stage):
+                words.append(f"{param.name}={_value(attrs[param.name])}")
+        return ", ".join(words)
+
+    def create_cache(self) -> list[str]:
+        lines = [f"    def create_cache(self, {', '.join(f'{size}: int' for size in self.sizes)}):"]
+        lines += [f"        assert {guard}" for guard in self.guards if "group" not in guard.symbols()]
+        for stage, index, node in self.ops():
+            if _symbols(node) and "group" not in _symbols(node):
+                lines.append(f"        {self.creation(stage, index, node)}")
+        entries = [self.declaration(field) for field in self.graph.fields]
+        if sum(map(len, entries)) < 80:
+            return [*lines, f"        return {{{', '.join(entries)}}}"]
+        return [*lines, "        return {", *(f"            {entry}," for entry in entries), "        }"]
+
+    def declaration(self, field: Field) -> str:
+        return f'"{self.names.field(field.name)}": ({_value(field.rows)}, {_value(field.cols)})'
+
+    def forward_cache(self) -> list[str]:
+        lines = [
+            "    def forward_cache(",
+            "        self, cache: dict[str, torch.Tensor], loc: torch.Tensor, ctx: ContextBase",
+            "    ):",
+        ]
+        for index, node in enumerate(self.graph.cache):
+            operands = [self.operand(Stage.CACHE, ref) for ref in node.inputs]
+            if node.output is not None:
+                operands.append(f'cache["{self.names.field(node.output)}"]')
+            call = f"self.{self.names.op(Stage.CACHE, index)}({', '.join([*operands, 'loc=loc', 'ctx=ctx'])})"
+            lines.append(self.statement(Stage.CACHE, index, call))
+        return lines if self.graph.cache else [*lines, "        pass"]
+
+    def forward_indexer(self) -> list[str]:
+        arguments = "q: torch.Tensor, o: torch.Tensor, cache: dict[str, torch.Tensor], ctx: ContextBase"
+        lines = [
+            "    def forward_indexer(",
+            f"        self, {arguments}",
+            "    ):",
+        ]
+        late = [guard for guard in self.guards if "group" in guard.symbols()]
+        waiting = [(i, node) for i, node in enumerate(self.graph.indexer) if "group" in _symbols(node)]
+        if late or waiting:
+            lines.append("        group = q.shape[1]")
+            needed = {s for guard in late for s in guard.symbols()} | {
+                s for _, n in waiting for s in _symbols(n)
+            }
+            lines += self.other_sizes(needed)
+        lines += [f"        assert {guard}" for guard in late]
+        lines += [f"        {self.creation(Stage.INDEXER, index, node)}" for index, node in waiting]
+        for index, node in enumerate(self.graph.indexer):
+            op = find_op(Stage.INDEXER, node.op)
+            operands = [self.operand(Stage.INDEXER, ref) for ref in node.inputs]
+            if op.claims_output:
+                operands.append("o")
+            elif node.output is not None:
+                operands.append(f'cache["{self.names.field(node.output)}"]')
+            call = f"self.{self.names.op(Stage.INDEXER, index)}({', '.join([*operands, 'ctx=ctx'])})"
+            lines.append(self.statement(Stage.INDEXER, index, call))
+        return lines
+
+    def other_sizes(self, needed: set[str]) -> list[str]:
+        """Sizes, besides the group, that expressions in forward_indexer use."""
+        known = {"block_size": 'cache["k"].shape[1]', "head_dim": "q.shape[2]"}
+        if self.graph.kind == "mla":
+            if needed & {"kv_lora_rank", "qk_rope_head_dim"}:
+                raise GraphError(
+                    "an expression of both the query group and the latent's parts cannot be rendered"
+                )
+            known = {"block_size": 'cache["latent"].shape[1]'}
+        return [f"        {size} = {source}" for size, source in known.items() if size in needed]
+
+    def statement(self, stage: Stage, index: int, call: str) -> str:
+        node = self.graph.program(stage)[index]
+        shape = node.type.text(stage)
+        if any(Ref.at(index) in later.inputs for later in self.graph.program(stage)[index + 1 :]):
+            return f"        {self.names.value(stage, index)} = {call}  # {shape}"
+        return f"        {call}"
+
+    def operand(self, stage: Stage, ref: Ref) -> str:
+        if ref.kind is RefKind.FIELD:
+            return f'cache["{self.names.field(ref.name)}"]'
+        return "q" if ref.kind is RefKind.QUERY else self.names.value(stage, ref.node)
+
+
+def _default(param: Param, stage: Stage) -> Attr:
+    return param.coerce(param.default, stage)
+
+
+def _symbols(node: Node) -> frozenset[str]:
+    return frozenset().union(*(attr_symbols(value) for _, value in node.attrs))
+
+
+def _value(value: Attr) -> str:
+    if isinstance(value, tuple):
+        return f"({', '.join(_value(item) for item in value)}{',' if len(value) == 1 else ''})"
+    return str(value) if isinstance(value, Dim) else repr(value)
