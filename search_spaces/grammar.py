@@ -69,7 +69,7 @@ def sensible(score: Expr) -> bool:
 
 
 def _unambiguous(place: Place) -> bool:
-    """Typed by the same symbols at the sizes that flows are traced with, where block_size//16 looks like 1."""
+    """Typed by the same symbols at the sizes that flows are traced with, where block_size//16 is 1."""
     try:
         traced = type_of(place.expr, place.stage, Geometry())
     except UntypedError:

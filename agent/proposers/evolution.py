@@ -96,7 +96,7 @@ def _remade(parent: Known, pool: _Pool, view: SearchView, rng: random.Random) ->
     suggestion."""
     others = pool.others(parent, rng)
     mutation = mutate(parent.candidate.graph, rng, [other.candidate.graph for other in others])
-    if mutation is None:
+    if mutation is None or mutation.graph.hash in pool.graphs:
         return None
     old = parent.candidate.knobs
     child, why = Candidate(mutation.graph, old), ""
@@ -123,7 +123,7 @@ def _difference(old: Knobs, new: Knobs) -> str:
     parts = [
         "another policy"
         if name == "policy"
-        else f"{name} {_show(getattr(old, name))} -> {_show(getattr(new, name))}"
+        else f"{name} {_show(getattr(old, name))} to {_show(getattr(new, name))}"
         for name in changed
     ]
     return ", ".join(parts) or "the same knobs"
@@ -141,6 +141,7 @@ class _Pool:
     def __init__(self, view: SearchView):
         rows = {known.hash: known for known in (*view.best, *view.different)}
         self._rows = list(rows.values())
+        self.graphs = {known.candidate.graph.hash for known in self._rows}
         level = ranks(self._rows)
         space = _crowding_by_front(self._rows, level)
         top = view.dense_accuracy or max((known.accuracy for known in self._rows), default=0.0)
