@@ -86,7 +86,8 @@ class PageTable:
 
     def slots(self, positions: np.ndarray) -> np.ndarray:
         """Token slots of one position of every row, `[rows]`."""
-        return self.pages[np.arange(self.rows), positions // PAGE] * PAGE + positions % PAGE
+        pages = self.pages[np.arange(self.rows), positions // PAGE]
+        return np.asarray(pages * PAGE + positions % PAGE)
 
     def blocks(self, block_size: int) -> np.ndarray:
         """Block ids `[rows, blocks]` at a block size that divides `PAGE`."""

@@ -4,6 +4,7 @@ start.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -38,9 +39,8 @@ class CompiledGraph:
         self.indexer = _instructions(Stage.INDEXER, self.graph.indexer)
         self.score = self.graph.selector.inputs[0]
         self.live = self._live()
-        widths = [step.node.type.numel for step in self.live if step.node.type.format is not Format.BATCHED]
-        self.widest = max(widths, default=1)
-        """Elements per block of the indexer's largest intermediate."""
+        self.widest = max(self._widths())
+        """Elements per block of the largest tensor that the indexer touches."""
 
     def rewritten(self, graph: FlowGraph) -> FlowGraph:
         """A hook for targets: an equal graph that they run faster."""
@@ -56,6 +56,11 @@ class CompiledGraph:
             if index in wanted or step.op.side_effect:
                 wanted |= {index, *(ref.node for ref in step.node.inputs if ref.kind is RefKind.NODE)}
         return tuple(self.indexer[index] for index in sorted(wanted))
+
+    def _widths(self) -> Iterator[int]:
+        for step in self.live:
+            types = [step.node.type, *(self.graph.type_of(Stage.INDEXER, ref) for ref in step.node.inputs)]
+            yield max(1, *(t.numel for t in types if t.format is not Format.BATCHED), 1)
 
     def field(self, layer: LayerCache, name: str) -> torch.Tensor:
         """A field of the language as `[blocks, r, c]`: one of the layer's own, or `k` or `v`."""

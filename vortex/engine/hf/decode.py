@@ -84,8 +84,8 @@ def _check_store(
     wanted = (shape.layers, shape.heads, shape.group, shape.head_dim, dtype)
     if held != wanted:
         raise ConfigError(
-            f"{store.path} was built by another model: (layers, kv heads, group, head_dim, dtype) are {held}, "
-            f"not {wanted}"
+            f"{store.path} was built by another model: (layers, kv heads, group, head_dim, dtype) are "
+            f"{held}, not {wanted}"
         )
     for row, limit in zip(rows, limits, strict=True):
         if limit < 1:

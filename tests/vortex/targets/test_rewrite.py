@@ -1,0 +1,68 @@
+"""The rewritten Quest bound: the same scores, without the large intermediate."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.vortex.targets.cases import GROUP, HEAD_DIM, Flow, planned, quest, ragged_rows
+from vortex.config import VortexConfig
+from vortex.graph import FlowGraph, Geometry
+from vortex.runtime.summaries import Summaries
+from vortex.targets import LayerCache, get_target
+from vortex.targets.compiled import CompiledGraph
+from vortex.targets.rewrite import bound_as_products
+from vortex.targets.torch import TorchProgram
+
+GEOMETRY = Geometry(16, HEAD_DIM, GROUP)
+
+
+def unordered() -> FlowGraph:
+    """Two fields of which neither is always the greater one."""
+    f = Flow()
+    a, b = f.field("a", 1, f.head_dim), f.field("b", 1, f.head_dim)
+    f.cache("Mean", f.k, to="a", dim=1)
+    f.cache("Mean", f.v, to="b", dim=1)
+    bound = f("Maximum", f("Multiply", f.q, a), f("Multiply", b, f.q))
+    return f.top(f("Max", f("Sum", bound, dim=2), dim=1))
+
+
+def mean_of_bounds() -> FlowGraph:
+    """Mean instead of Sum: not the pattern."""
+    f = Flow()
+    a, b = f.field("a", 1, f.head_dim), f.field("b", 1, f.head_dim)
+    f.cache("Max", f.k, to="a", dim=1)
+    f.cache("Min", f.k, to="b", dim=1)
+    bound = f("Maximum", f("Multiply", f.q, a), f("Multiply", f.q, b))
+    return f.top(f("Max", f("Mean", bound, dim=2), dim=1))
+
+
+@pytest.mark.parametrize("flow", [quest, unordered])
+def test_scores_stay(flow: object) -> None:
+    graph = flow()  # type: ignore[operator]
+    rows, config = ragged_rows(5, False), VortexConfig(topk_val=3, block_size=16)
+    given, table, q = planned(rows, config)
+    scores = []
+    programs = (
+        get_target("reference").program(graph, GEOMETRY, "float32"),
+        TorchProgram(graph, GEOMETRY, "float32"),
+    )
+    for program in programs:
+        layer = LayerCache(0, rows.pool, {})
+        summaries = Summaries(program, [layer], rows.requests)
+        summaries.update(layer, summaries.due(table, given.requests, rows.lengths // 16))
+        scores.append(program.scores(q, layer, table, given)[given.valid])
+    torch.testing.assert_close(scores[0], scores[1], rtol=1e-5, atol=1e-5)
+
+
+def test_the_large_intermediate_is_gone() -> None:
+    assert CompiledGraph(quest(), GEOMETRY, "float32").widest == GROUP * HEAD_DIM
+    assert TorchProgram(quest(), GEOMETRY, "float32").widest == HEAD_DIM
+    maxima = [step.op.name for step in TorchProgram(unordered(), GEOMETRY, "float32").live]
+    assert maxima.count("Maximum") == maxima.count("Minimum") == 1  # of the fields, not of the products
+    assert "Maximum" not in [step.op.name for step in TorchProgram(quest(), GEOMETRY, "float32").live]
+
+
+def test_other_graphs_are_left_alone() -> None:
+    graph = mean_of_bounds().instantiate(GEOMETRY)
+    assert bound_as_products(graph) is graph
