@@ -7,7 +7,7 @@ the heads reads them `group` times and flatters every sparse algorithm.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 
 import numpy as np
 import torch
@@ -16,62 +16,61 @@ from evaluators.measure.kv import Cache
 from vortex.engine.hf.geometry import ModelShape
 from vortex.runtime.pool import PAGE
 
-DenseStep = Callable[[np.ndarray], None]
-"""Attends once in every layer at these sequence lengths `[batch]`."""
 
+class DenseKernel(ABC):
+    """Attends once in every layer; everything of the size of the cache is allocated before.
 
-def _bmm_kernel(cache: Cache, shape: ModelShape) -> DenseStep:
-    """Query heads of a group as the rows of a matrix, all buffers allocated before."""
-    q, out, views = _dense_inputs(cache, shape)
-    longest = int(cache.lengths.max()) + cache.room
-    logits = torch.empty((shape.heads, shape.group, longest))
+    q, out: [batch, heads, group, dim]; `out` is the last layer's. kv: K and V of each layer and request as
+    [heads, capacity, dim] views of the pools.
+    """
 
-    def run(lengths: np.ndarray) -> None:
-        for layer in range(shape.layers):
+    name: str
+
+    def __init__(self, cache: Cache, shape: ModelShape) -> None:
+        batch = len(cache.lengths)
+        generator = torch.Generator().manual_seed(0)
+        self.q = torch.randn((batch, shape.heads, shape.group, shape.head_dim), generator=generator)
+        self.out = torch.empty_like(self.q)
+        self.scale = shape.head_dim**-0.5
+        starts = cache.pages.pages[:, 0].reshape(batch, shape.heads)[:, 0] * PAGE
+        capacity = int(cache.pages.counts[0]) * PAGE
+
+        def view(data: torch.Tensor, start: int) -> torch.Tensor:
+            part = data[start : start + shape.heads * capacity]
+            return part.view(shape.heads, capacity, shape.head_dim)
+
+        self.kv = [[(view(p.k, int(s)), view(p.v, int(s))) for s in starts] for p in cache.pools]
+        self.logits = torch.empty(shape.heads * shape.group * capacity)
+
+    def __call__(self, lengths: np.ndarray) -> None:
+        """One decode step at these sequence lengths `[batch]`."""
+        for layer in self.kv:
             for request, length in enumerate(lengths):
-                k, v = views[layer][request]
-                room = logits.view(-1)[: shape.heads * shape.group * length]
-                weights = room.view(shape.heads, shape.group, length)
-                torch.bmm(q[request], k[:, :length].transpose(1, 2), out=weights)
-                torch.softmax(weights, -1, out=weights)
-                torch.bmm(weights, v[:, :length], out=out[request])
+                k, v = layer[request]
+                self.attend(self.q[request], k[:, :length], v[:, :length], self.out[request])
 
-    return run
+    @abstractmethod
+    def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor) -> None:
+        """q, out [heads, group, dim]; k, v [heads, length, dim]."""
 
 
-def _sdpa_kernel(cache: Cache, shape: ModelShape) -> DenseStep:
-    """torch's fused attention, with the query heads of a group as its query rows."""
-    q, _, views = _dense_inputs(cache, shape)
+class Bmm(DenseKernel):
+    name = "bmm, group as query rows"
 
-    def run(lengths: np.ndarray) -> None:
-        for layer in range(shape.layers):
-            for request, length in enumerate(lengths):
-                k, v = views[layer][request]
-                keys, values = k[None, :, :length], v[None, :, :length]
-                torch.nn.functional.scaled_dot_product_attention(q[request][None], keys, values)
-
-    return run
+    def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor) -> None:
+        heads, group, length = q.shape[0], q.shape[1], k.shape[1]
+        weights = self.logits[: heads * group * length].view(heads, group, length)
+        torch.bmm(q * self.scale, k.transpose(1, 2), out=weights)
+        torch.softmax(weights, -1, out=weights)
+        torch.bmm(weights, v, out=out)
 
 
-def _dense_inputs(
-    cache: Cache, shape: ModelShape
-) -> tuple[torch.Tensor, torch.Tensor, list[list[tuple[torch.Tensor, torch.Tensor]]]]:
-    """(q, out: [batch, heads, group, dim]; K and V of each layer and request as [heads, capacity, dim]
-    views)."""
-    batch = len(cache.lengths)
-    q = torch.randn((batch, shape.heads, shape.group, shape.head_dim)) * shape.head_dim**-0.5
-    starts = cache.pages.pages[:, 0].reshape(batch, shape.heads)
-    capacity = int(cache.pages.counts[0]) * PAGE
+class Sdpa(DenseKernel):
+    name = "sdpa, group as query rows"
 
-    def view(data: torch.Tensor, request: int) -> torch.Tensor:
-        first = int(starts[request, 0]) * PAGE
-        return data[first : first + shape.heads * capacity].view(shape.heads, capacity, shape.head_dim)
-
-    views = [[(view(p.k, r), view(p.v, r)) for r in range(batch)] for p in cache.pools]
-    return q, torch.empty_like(q), views
+    def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor) -> None:
+        attention = torch.nn.functional.scaled_dot_product_attention
+        out.copy_(attention(q[None], k[None], v[None], scale=self.scale)[0])
 
 
-DENSE_KERNELS: dict[str, Callable[[Cache, ModelShape], DenseStep]] = {
-    "bmm, group as query rows": _bmm_kernel,
-    "sdpa, group as query rows": _sdpa_kernel,
-}
+DENSE_KERNELS: tuple[type[DenseKernel], ...] = (Bmm, Sdpa)

@@ -38,9 +38,12 @@ def evaluate(
 ) -> Measurement:
     """Measures a graph (None: dense attention) on a workload, or on the prompts at these positions of it.
 
-    With `stop_early` a row ends when its score is settled, which changes no score. Raises ConfigError
-    where the settings do not fit the model.
+    With `stop_early` a row ends when its score is settled, which changes no score. Raises ConfigError where
+    the settings do not fit the model, ValueError for a split that the workload is not of.
     """
+    split = split or workload.spec.split
+    if (split == "heldout") != (workload.spec.split == "heldout"):
+        raise ValueError(f"these prompts are of the {workload.spec.split!r} split, not of {split!r}")
     positions = list(workload.positions if prompts is None else prompts)
     chosen = [workload.meta.prompts[position] for position in positions]
     begin = time.perf_counter()
@@ -68,7 +71,7 @@ def evaluate(
     ]
     return measurement_of(
         samples,
-        split=split or workload.spec.split,
+        split=split,
         workload=workload.key,
         model=workload.spec.model.name,
         engine=ENGINE,

@@ -150,14 +150,14 @@ def _column(
 
     from evaluators.measure.dense_kernels import DENSE_KERNELS
 
-    kernels = {name: kernel(cache, shape) for name, kernel in DENSE_KERNELS.items()}
+    kernels = [kernel(cache, shape) for kernel in DENSE_KERNELS]
     sparse: list[float] = []
-    dense: dict[str, list[float]] = {name: [] for name in kernels}
+    dense: dict[str, list[float]] = {kernel.name: [] for kernel in kernels}
     with torch.inference_mode():
-        for step, length in _steps(graph, config, shape, cache, repeats, seed):
+        for step, lengths in _steps(graph, config, shape, cache, repeats, seed):
             sparse.append(_timed(step))
-            for name, kernel in kernels.items():
-                dense[name].append(_timed(partial(kernel, length)))
+            for kernel in kernels:
+                dense[kernel.name].append(_timed(partial(kernel, lengths)))
     fastest = min(dense, key=lambda name: statistics.median(dense[name]))
     return SpeedColumn(
         length=int(cache.lengths.max()),

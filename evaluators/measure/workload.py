@@ -179,15 +179,24 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 def _build(spec: WorkloadSpec, path: Path) -> None:
-    from evaluators.measure.dense import answer_densely
     from evaluators.ruler import Sources, generate
-    from vortex.engine.hf.store import PromptStore
 
-    model, tokenizer = load_model(spec.model), load_tokenizer(spec.model)
+    tokenizer = load_tokenizer(spec.model)
     sources = Sources(spec.essay, spec.squad, spec.hotpotqa)
     prompts: list[Prompt] = []
     for task in spec.tasks:
         prompts += generate(task, spec.length, tokenizer, spec.samples, spec.prompt_seed, sources)
+    write_workload(path, load_model(spec.model), tokenizer, prompts)
+
+
+def write_workload(
+    path: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]
+) -> None:
+    """Prefills prompts, lets dense attention answer them, and puts all of it at `path`: complete or not at
+    all."""
+    from evaluators.measure.dense import answer_densely
+    from vortex.engine.hf.store import PromptStore
+
     folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         room = [prompt.max_new_tokens for prompt in prompts]

@@ -24,7 +24,14 @@ from evaluators.executor import (
     RayExecutor,
 )
 from evaluators.executor.ray import RaySession
+from evaluators.executor.ruler import ruler_spec
+from evaluators.measure import combine
+from evaluators.measure.evaluate import evaluate
+from evaluators.measure.prepare import Prepared
+from evaluators.measure.workload import Workload
 from tests.evaluators.executor.processes import alive, eventually
+from vortex.config import VortexConfig
+from vortex.flow import build_vflow, trace_flow
 
 MIB = 2**20
 KINDS = {"local": LocalExecutor, "ray": RayExecutor}
@@ -47,11 +54,11 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
     opened: list[Executor] = []
     seen: set[int] = set()
 
-    def build(workers: int = 2, factory: str = "factory", **limits: float) -> Executor:
+    def build(workers: int = 2, factory: str = "factory", spec: EvaluatorSpec | None = None) -> Executor:
         settings = json.dumps({"folder": str(tmp_path)})
-        bounds = Limits(**{"timeout": 20.0, "memory_bytes": 400 * MIB, **limits})
+        bounds = Limits(timeout=20.0, memory_bytes=400 * MIB)
         executor: Executor = KINDS[request.param](
-            EvaluatorSpec(factory=f"{MODULE}:{factory}", settings=settings),
+            spec or EvaluatorSpec(factory=f"{MODULE}:{factory}", settings=settings),
             workers=workers,
             limits=bounds,
             journal=tmp_path / "journal.jsonl",
@@ -203,3 +210,29 @@ def test_a_subset_of_prompts_reaches_the_worker(make: Make) -> None:
     assert measurement is not None
     assert measurement.split == "gate"
     assert [s.prompt for s in measurement.samples] == [4, 7]
+
+
+def test_candidates_are_measured_in_workers(make: Make, workload: Workload, cache: Path) -> None:
+    """The evaluator of a search: a graph and its config as JSON, the same result as in this process."""
+    graph = trace_flow(build_vflow("block_sparse_attention"))
+    config = VortexConfig.model_validate({"block_size": 16, "topk_val": 4})
+    prepared = Prepared(workload, workload.spec.heldout(samples=1), (), cache)
+    executor = make(workers=1, spec=ruler_spec(prepared))
+    document = config.model_dump_json()
+    executor.submit(Job(key="a", split="gate", graph=graph.to_json(), config=document))
+    executor.submit(
+        Job(key="b", split="search", graph=graph.to_json(), config=document, prompts=workload.rest)
+    )
+    executor.submit(Job(key="c", split="search", graph='{"kind": "forged"}', config=document))
+    executor.submit(Job(key="d", split="search"))
+    executor.submit(Job(key="e", split="heldout", graph=graph.to_json(), config=document))
+    outcomes = drain(executor)
+    assert outcomes["c"].failure == "error"
+    assert "GraphError" in str(outcomes["c"].reason)
+    gate, rest, dense, heldout = (outcomes[key].measurement for key in "abde")
+    assert gate and rest and dense and heldout
+    assert combine(gate, rest).samples == evaluate(graph, config, workload).samples
+    assert dense.bytes_per_step == dense.dense_bytes_per_step
+    assert (gate.split, heldout.split) == ("gate", "heldout")
+    assert heldout.workload == prepared.heldout.key
+    assert len({outcome.worker_pid for outcome in outcomes.values()}) == 1
