@@ -41,9 +41,9 @@ _ALLOWED: tuple[type[ast.AST], ...] = (
     ast.Return, ast.Assign, ast.AnnAssign, ast.AugAssign, ast.For, ast.While, ast.If, ast.Pass, ast.Break,
     ast.Continue, ast.Assert, ast.Raise, ast.Expr, ast.BoolOp, ast.BinOp, ast.UnaryOp, ast.IfExp, ast.Dict,
     ast.Set, ast.List, ast.Tuple, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp,
-    ast.comprehension, ast.Compare, ast.Call, ast.keyword, ast.FormattedValue, ast.JoinedStr, ast.Constant, ast.Attribute,
-    ast.Subscript, ast.Starred, ast.Name, ast.Slice, ast.expr_context, ast.boolop, ast.operator, ast.unaryop,
-    ast.cmpop,
+    ast.comprehension, ast.Compare, ast.Call, ast.keyword, ast.FormattedValue, ast.JoinedStr, ast.Constant,
+    ast.Attribute, ast.Subscript, ast.Starred, ast.Name, ast.Slice, ast.expr_context, ast.boolop,
+    ast.operator, ast.unaryop, ast.cmpop,
 )  # fmt: skip
 _WORDS = {
     "Global": "global", "Nonlocal": "nonlocal", "NamedExpr": "the walrus operator", "Lambda": "lambda",
@@ -89,7 +89,7 @@ def _levels(tree: ast.Module) -> Iterator[tuple[ast.AST, ast.AST | None]]:
     while level:
         count, depth = count + len(level), depth + 1
         if count > MAX_NODES or depth > MAX_DEPTH:
-            line = getattr(level[0][0], "lineno", None)
+            line = next((found for n, _ in level if (found := getattr(n, "lineno", None))), None)
             most = f"{MAX_NODES} syntax nodes" if count > MAX_NODES else f"{MAX_DEPTH} levels of nesting"
             raise Rejected(f"the source has more than {most}", "resource", line)
         yield from level

@@ -8,6 +8,7 @@ import os
 import secrets
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -99,6 +100,7 @@ class Jail:
     def __init__(self, limits: Limits, *, bwrap: str | None) -> None:
         self.limits = limits
         self.broken = False
+        self._jailed = bwrap is not None
         inside, code = ("/inside", "/code") if bwrap else (str(INSIDE), str(CODE))
         drop = "never" if os.geteuid() else "first" if bwrap else "last"
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -190,8 +192,15 @@ class Jail:
 
     def close(self) -> None:
         """Kills everything inside; returns when it is gone."""
+        for pid in descendants(self._process.pid):  # whatever session or process group they have gone to
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(
+            subprocess.TimeoutExpired
+        ):  # bubblewrap follows its first process, and reaps it
+            self._process.wait(1.0 if self._jailed else 0.0)
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, 9)
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         if self._process.stderr is not None:
             self._process.stderr.close()
@@ -210,10 +219,19 @@ class Jail:
         self.close()
 
 
-def start(limits: Limits) -> tuple[Jail, str | None]:
+def descendants(pid: int) -> list[int]:
+    """All children of a process and theirs."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return []
+    return [p for child in children for p in (int(child), *descendants(int(child)))]
+
+
+def start(limits: Limits, name: str = "bwrap") -> tuple[Jail, str | None]:
     """A bubblewrap jail, or else a server under plain limits and the reason why it is no jail."""
-    bwrap = shutil.which("bwrap")
-    why = "bubblewrap (bwrap) is not installed"
+    bwrap = shutil.which(name)
+    why = f"bubblewrap ({name}) is not installed"
     if bwrap:
         try:
             return Jail(limits, bwrap=bwrap), None

@@ -49,8 +49,9 @@ class Sandbox:
     reason.
     """
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(self, limits: Limits | None = None, *, bwrap: str = "bwrap") -> None:
         self.limits = limits or Limits()
+        self.bwrap = bwrap
         self.isolation = "closed"
         self.restarts = 0
         self._jail: Jail | None = None
@@ -87,7 +88,7 @@ class Sandbox:
         return read(answer, self.limits)
 
     def _open(self) -> Jail:
-        self._jail, why = start(self.limits)
+        self._jail, why = start(self.limits, self.bwrap)
         self.isolation = "bubblewrap" if why is None else "plain limits"
         if why is not None and not self._told:
             self._told = True
