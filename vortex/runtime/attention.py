@@ -59,7 +59,6 @@ def sparse_attention(
         chunk = rows
     span = width * block_size
     out = torch.empty_like(q)
-    scaled = q * scale
     for first in range(0, rows, chunk):
         last = min(rows, first + chunk)
         count = last - first
@@ -69,9 +68,9 @@ def sparse_attention(
         torch.index_select(k_blocks, 0, ids, out=k)
         torch.index_select(v_blocks, 0, ids, out=v)
         logits = work.take("logits", (count, group, span), q)
-        torch.bmm(scaled[first:last], k.view(count, span, dim).transpose(1, 2), out=logits)
+        torch.bmm(q[first:last], k.view(count, span, dim).transpose(1, 2), out=logits)
         logits[:, :, given.full :].masked_fill_(given.beyond[first:last, None], -torch.inf)
-        torch.bmm(torch.softmax(logits, -1), v.view(count, span, dim), out=out[first:last])
+        torch.bmm(_weights(logits, scale), v.view(count, span, dim), out=out[first:last])
     return out
 
 
@@ -84,14 +83,17 @@ def dense_attention(
     in place.
     """
     out = torch.empty_like(q)
-    scaled = q * scale
     runs = pages.runs()
     for first in range(0, len(seq_len), heads):
         rows = slice(first, first + heads)
         k, v = (_tokens(x, pages, runs, first, heads, int(seq_len[first])) for x in (pool.k, pool.v))
-        weights = torch.softmax(torch.bmm(scaled[rows], k.transpose(1, 2)), -1)
-        torch.bmm(weights, v, out=out[rows])
+        torch.bmm(_weights(torch.bmm(q[rows], k.transpose(1, 2)), scale), v, out=out[rows])
     return out
+
+
+def _weights(logits: torch.Tensor, scale: float) -> torch.Tensor:
+    """Softmax of `scale * logits` in float32, as the type of the values. May overwrite the logits."""
+    return torch.softmax(logits.float().mul_(scale), -1).to(logits.dtype)
 
 
 def _tokens(

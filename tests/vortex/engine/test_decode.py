@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -15,11 +16,13 @@ from tests.vortex.engine.conftest import NEW
 from tests.vortex.targets.cases import Flow, centroid, quest
 from vortex.config import VortexConfig
 from vortex.engine.hf import PromptStore, decode
+from vortex.engine.hf.prefill import prefill
 from vortex.engine.hf.store import META
 from vortex.errors import ConfigError
 from vortex.graph import FlowGraph, Geometry
 from vortex.graph.cost import row_costs
 from vortex.runtime.hooks import Hooks, ScoreInput, oracle_scores, random_scores
+from vortex.runtime.pool import PAGE
 from vortex.runtime.table import BlockTable
 
 SPARSE = VortexConfig(topk_val=2, block_size=8)
@@ -197,6 +200,8 @@ def test_what_does_not_fit_is_refused(model: PreTrainedModel, store: PromptStore
         decode(model, store, [0], None, VortexConfig(max_seq_lens=100), NEW)
     with pytest.raises(ConfigError, match="must divide the page"):
         decode(model, store, [0], centroid(), VortexConfig(block_size=256), NEW)
+    with pytest.raises(ConfigError, match="twice"):
+        decode(model, store, [0, 1, 0], None, None, NEW)
     with pytest.raises(ConfigError, match="at least 1"):
         decode(model, store, [0], None, None, 0)
     with pytest.raises(ConfigError, match="SGLang"):
@@ -235,6 +240,24 @@ def test_a_store_of_another_model_is_refused(
     (tmp_path / META).write_text(other.model_dump_json())
     with pytest.raises(ConfigError, match="64 tokens"):
         PromptStore.open(tmp_path)
+
+
+def test_half_precision_is_stored_bit_by_bit(
+    model: PreTrainedModel, prompts: list[list[int]], tmp_path: Path
+) -> None:
+    half = copy.deepcopy(model).to(torch.bfloat16)
+    opened = PromptStore.build(tmp_path / "half", half, prompts[4:], 4)
+    for index, prompt in enumerate(prompts[4:]):
+        done = prefill(half, prompt)
+        slots = opened.pages([index])
+        for layer, pool in enumerate(opened.pools):
+            for head in range(2):
+                start = int(slots.pages[head, 0]) * PAGE
+                assert torch.equal(pool.k[start : start + len(prompt)], done.keys[layer][head])
+                assert torch.equal(pool.v[start : start + len(prompt)], done.values[layer][head])
+    assert [len(row) for row in tokens(half, opened, quest(), max_new_tokens=4)] == [4, 4]
+    with pytest.raises(ConfigError, match="another model"):
+        decode(model, opened, [0], None, None, 4)
 
 
 def _decode_in_process(args: tuple[bytes, str]) -> list[list[int]]:

@@ -12,6 +12,7 @@ from vortex.graph import Geometry
 from vortex.runtime.attention import Workspace
 from vortex.runtime.dtypes import rounded
 from vortex.runtime.plan import SparseRows
+from vortex.runtime.pool import KVPool
 from vortex.runtime.summaries import Summaries
 from vortex.runtime.table import BlockTable
 from vortex.targets import TARGETS, LayerCache, get_target
@@ -99,21 +100,23 @@ def test_sparse_attention_reads_only_the_chosen_blocks(target: str, scattered: b
 
 @pytest.mark.parametrize("target", OTHERS)
 @pytest.mark.parametrize("scattered", [False, True])
-def test_attention_agrees(target: str, scattered: bool) -> None:
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+def test_attention_agrees(target: str, scattered: bool, dtype: torch.dtype, tolerance: float) -> None:
     rows = ragged_rows(4, scattered)
+    pool = KVPool(rows.pool.k.to(dtype), rows.pool.v.to(dtype))
     given, table, q = planned(rows, VortexConfig(topk_val=3, block_size=16, topk_ratio=0.25))
     chosen = given.place(
         torch.rand(len(given), given.blocks).masked_fill(~given.valid, -1).topk(given.most).indices
     )
     blocks = table.ids.gather(1, chosen)
     ours, expected = (
-        get_target(name).attend(q, rows.pool, blocks, given, 16, SCALE, Workspace())
+        get_target(name).attend(q.to(dtype), pool, blocks, given, 16, SCALE, Workspace())
         for name in (target, "reference")
     )
-    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ours, expected, rtol=tolerance, atol=tolerance)
     lengths = np.repeat(rows.lengths, HEADS)
     ours, expected = (
-        get_target(name).attend_dense(rows.q, rows.pool, rows.pages, lengths, HEADS, SCALE)
+        get_target(name).attend_dense(rows.q.to(dtype), pool, rows.pages, lengths, HEADS, SCALE)
         for name in (target, "reference")
     )
-    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ours, expected, rtol=tolerance, atol=tolerance)

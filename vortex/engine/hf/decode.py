@@ -56,6 +56,8 @@ def decode(
     limits = [max_new_tokens] * len(rows) if isinstance(max_new_tokens, int) else list(max_new_tokens)
     shape = ModelShape.of(model)
     check_config(config, shape)
+    if len(set(rows)) < len(rows):
+        raise ConfigError("a prompt is asked for twice: its new tokens have one place in the store")
     _check_store(store, rows, limits, shape, str(model.dtype))
     lengths = np.array([len(store.prompts[row].tokens) for row in rows], dtype=np.int64)
     check_lengths((lengths + limits).tolist(), config, shape)

@@ -8,7 +8,7 @@ from typing import overload
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from vortex.config import VortexConfig
 from vortex.engine.hf.geometry import ModelShape, check_config, check_lengths
@@ -41,7 +41,7 @@ class Engine:
         flow: FlowGraph | str | Path | None = "gqa_quest_sparse_attention",
         config: VortexConfig | None = None,
         *,
-        tokenizer: object | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
         target: str = "torch",
     ) -> None:
         self.config = config or VortexConfig()
@@ -70,8 +70,8 @@ class Engine:
             return self._tokens([list(map(int, prompt)) for prompt in prompts], max_new_tokens)
         if len(texts) < len(prompts) or self.tokenizer is None:
             raise ConfigError("prompts must be all texts (with a tokenizer) or all token ids")
-        new = self._tokens([self.tokenizer(text)["input_ids"] for text in texts], max_new_tokens)  # type: ignore[operator]
-        return [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in new]  # type: ignore[attr-defined]
+        new = self._tokens([self.tokenizer(text)["input_ids"] for text in texts], max_new_tokens)
+        return [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in new]
 
     def _tokens(self, prompts: list[list[int]], max_new_tokens: int | Sequence[int]) -> list[list[int]]:
         limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else list(max_new_tokens)
