@@ -36,7 +36,7 @@ class Told:
 
 
 class KnobStudy:
-    """Suggests knobs. Not thread-safe.
+    """Suggests knobs. `tell` and `suggest` may be called from different threads.
 
     Args:
         dense_accuracy: of the same prompts; the floor lies below it.
@@ -61,12 +61,15 @@ class KnobStudy:
         self._front: list[Told] = []
         self._recent: deque[Told] = deque(maxlen=window)
         self._asked = 0
+        self._news: deque[Told] = deque()  # told since the last suggestion, which is made in another thread
         for one in told:
             self._keep(one)
         self._study = self._rebuilt()
 
     def suggest(self) -> Knobs:
         """The next knobs to try."""
+        while self._news:
+            self._learn(self._news.popleft())
         if len(self._study.get_trials(deepcopy=False)) > 2 * self._window:
             self._study = self._rebuilt()
         self._asked += 1
@@ -77,7 +80,9 @@ class KnobStudy:
 
     def tell(self, knobs: Knobs, accuracy: float, traffic: float) -> None:
         """Learn from a measurement. Knobs with a policy or layers outside the menus teach nothing here."""
-        told = Told(knobs, accuracy, traffic)
+        self._news.append(Told(knobs, accuracy, traffic))
+
+    def _learn(self, told: Told) -> None:
         self._keep(told)
         trial = self._trial(told)
         if trial is not None:

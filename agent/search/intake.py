@@ -1,30 +1,17 @@
-"""From a proposal to a candidate: sandbox, type check, hash, duplicate check, each recorded."""
+"""Every proposal becomes a row of the ledger: a new candidate, a duplicate, or a refusal with its reason."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass
 
-from agent.ledger import CallRecord, Entry, Ledger, LedgerError, ProposalRecord, Role
+from agent.ledger import CallRecord, Entry, Ledger, ProposalRecord, Role
 from agent.proposers.base import LLMCall, NoProposalError, Proposal
-from agent.sandbox import Rejected
+from agent.search.check import Checked
 from search_spaces.candidate import Candidate
 from search_spaces.seeds import Seed
-from vortex.errors import VortexError
-from vortex.graph.geometry import Geometry
-from vortex.graph.model import FlowGraph
 
 _REGISTERED = re.compile(r"@register\(\s*[\"']([\w.\-]{1,100})[\"']\s*\)")
-
-
-class Tracer(Protocol):
-    """What turns untrusted source into a graph: `agent.sandbox.Sandbox`."""
-
-    @property
-    def isolation(self) -> str: ...
-
-    def trace(self, source: str) -> FlowGraph: ...
 
 
 @dataclass(frozen=True)
@@ -47,29 +34,19 @@ class Refused:
 
 
 class Intake:
-    """`geometry`: of the model; a flow that cannot run on it is refused before it is measured."""
-
-    def __init__(self, ledger: Ledger, run_id: int, tracer: Tracer, geometry: Geometry) -> None:
+    def __init__(self, ledger: Ledger, run_id: int) -> None:
         self._ledger = ledger
         self._run_id = run_id
-        self._tracer = tracer
-        self._geometry = geometry
 
-    def admit(self, proposal: Proposal) -> Accepted | Refused:
-        """Check a proposal and record it, whatever becomes of it."""
+    def admit(self, checked: Checked) -> Accepted | Refused:
+        """Record a checked proposal, whatever became of it."""
+        proposal = checked.proposal
         record = _record(proposal, Role.PROPOSED)
-        try:
-            candidate = Candidate(self._tracer.trace(proposal.source), proposal.knobs)
-            block_size = candidate.knobs.block_size
-            candidate.graph.instantiate(replace(self._geometry, block_size=block_size))
-            return self._enter(proposal, candidate, record)
-        except (Rejected, VortexError) as error:
-            if isinstance(error, LedgerError):
-                raise
-            reason = str(error)
-            row = self._ledger.reject(self._run_id, record, reason)
-            self._calls(row, proposal.calls)
-            return Refused(proposal, reason, repairable=True)
+        if checked.candidate is not None:
+            return self._enter(proposal, checked.candidate, record)
+        row = self._ledger.reject(self._run_id, record, checked.reason)
+        self._calls(row, proposal.calls)
+        return Refused(proposal, checked.reason, repairable=True)
 
     def _enter(self, proposal: Proposal, candidate: Candidate, record: ProposalRecord) -> Accepted | Refused:
         graph = candidate.graph.canonical()

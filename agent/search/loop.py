@@ -8,6 +8,7 @@ from __future__ import annotations
 from agent.ledger import Ledger, Status
 from agent.proposers.base import NoProposalError, Proposal, Proposer
 from agent.search.board import Board
+from agent.search.check import Checked, Checker
 from agent.search.flight import Flight, Landed, Passenger
 from agent.search.intake import Accepted, Intake
 from agent.search.outlook import Outlook
@@ -29,6 +30,7 @@ class Loop:
         run_id: int,
         settings: SearchSettings,
         proposer: Proposer,
+        checker: Checker,
         intake: Intake,
         flight: Flight,
         board: Board,
@@ -42,7 +44,7 @@ class Loop:
         self._run_id = run_id
         self._settings = settings
         self._proposer = proposer
-        self._thinker = Thinker(proposer)
+        self._thinker = Thinker(proposer, checker)
         self._intake = intake
         self._flight = flight
         self._board = board
@@ -50,7 +52,9 @@ class Loop:
         self._study = study
         self._progress = progress
         self._view = view
-        self._idea: Proposal | None = None  # thought of before there was room for it
+        self._idea: Checked | None = None  # to be recorded as soon as there is room for it
+        self._next: Checked | None = None  # thought of ahead
+        self._refusal: tuple[Proposal, str] | None = None  # to be repaired by its author
         self._fruitless = 0
 
     def run(self, waiting: list[Passenger]) -> None:
@@ -61,6 +65,7 @@ class Loop:
             while len(self._flight) or self._may_propose():
                 self._think()
                 self._listen()
+                self._think()  # of the one after, while this one is recorded
                 self._try_idea()
                 for landed in self._flight.wait(0.0 if self._has_room() else _IDLE):
                     self._land(landed)
@@ -69,31 +74,35 @@ class Loop:
             self._thinker.close()
 
     def _think(self) -> None:
-        """Have the proposer think of the next candidate, one ahead of what there is room for."""
-        if self._may_propose() and not self._thinker.busy and self._idea is None:
-            self._thinker.propose(self._outlook.view(self._progress.proposals, self._proposer.name))
+        """Have the proposer think ahead, so that there is an idea when there is room for it."""
+        if self._thinker.busy or not self._may_propose():
+            return
+        if self._refusal is not None:
+            self._thinker.repair(*self._refusal)
+            self._refusal = None
+        elif self._next is None:
+            ahead = 1 if self._idea is not None else 0
+            view = self._outlook.view(self._progress.proposals + ahead, self._proposer.name)
+            self._thinker.propose(view, self._study.suggest)
 
     def _listen(self) -> None:
         """Take what the proposer has thought of, if it has."""
-        if not self._thinker.busy or self._idea is not None:
-            return
-        _, thought = self._thinker.take(_POLL if self._has_room() else 0.0)
-        if isinstance(thought, Proposal):
-            self._idea = thought
-        elif isinstance(thought, NoProposalError):
-            self._intake.note_silence(thought, self._proposer.name)
-            self._count_spend(len(thought.calls))
-            self._outlook.failed(self._proposer.name, thought.answer, thought.reason)
-            self._refused(Status.REJECTED, thought.reason)
-            if thought.stop:
-                self.stopped = f"{self._proposer.name} cannot go on: {thought.reason}"
+        if self._thinker.busy and self._next is None:
+            hungry = self._idea is None and self._has_room()
+            thought = self._thinker.take(_POLL if hungry else 0.0)
+            if isinstance(thought, Checked):
+                self._next = thought
+            elif isinstance(thought, NoProposalError):
+                self._note_silence(thought)
+        if self._idea is None:
+            self._idea, self._next = self._next, None
 
     def _try_idea(self) -> None:
-        """Check an idea and send it off; let its author repair one that was refused."""
+        """Record an idea and send it off; let its author repair one that was refused."""
         if self._idea is None or not self._has_room():
             return
-        proposal, self._idea = self._idea, None
-        admitted = self._intake.admit(proposal)
+        idea, self._idea = self._idea, None
+        proposal, admitted = idea.proposal, self._intake.admit(idea)
         self._count_spend(len(proposal.calls))
         if isinstance(admitted, Accepted):
             passenger = Passenger.of(admitted)
@@ -107,8 +116,16 @@ class Loop:
         self._refused(Status.REJECTED if admitted.repairable else Status.DUPLICATE, admitted.reason)
         if admitted.repairable:
             self._outlook.failed(proposal.proposer, proposal.source, admitted.reason)
-            if proposal.attempt < self._settings.repairs and not self.stopped:
-                self._thinker.repair(proposal, admitted.reason)
+            if proposal.attempt < self._settings.repairs:
+                self._refusal = (proposal, admitted.reason)
+
+    def _note_silence(self, error: NoProposalError) -> None:
+        self._intake.note_silence(error, self._proposer.name)
+        self._count_spend(len(error.calls))
+        self._outlook.failed(self._proposer.name, error.answer, error.reason)
+        self._refused(Status.REJECTED, error.reason)
+        if error.stop:
+            self.stopped = f"{self._proposer.name} cannot go on: {error.reason}"
 
     def _land(self, landed: Landed | None) -> None:
         """A candidate has its final status: the board and the study learn from it."""

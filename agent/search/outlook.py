@@ -1,4 +1,4 @@
-"""What a proposer is shown: the front and what is near it, the most different, failures, knobs."""
+"""What a proposer is shown: the front and what is near it, the most different, recent failures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from agent.proposers.base import AcceptedChanges, Failure, Known, SearchView
 from agent.search.bench import Bench
 from agent.search.board import POOL, Board
-from agent.study import KnobStudy
 
 BEST, DIFFERENT, RECENT, FAILURES = 16, 4, 6, 8
 
@@ -16,10 +15,9 @@ BEST, DIFFERENT, RECENT, FAILURES = 16, 4, 6, 8
 class Outlook:
     """Collects what happened, and makes the view of the next proposal from it."""
 
-    def __init__(self, board: Board, bench: Bench, study: KnobStudy, floor: float) -> None:
+    def __init__(self, board: Board, bench: Bench, floor: float) -> None:
         self._board = board
         self._bench = bench
-        self._study = study
         self._floor = floor
         self._failures: deque[Failure] = deque(maxlen=FAILURES)
         self._graphs: dict[str, str] = {}  # graph hash by candidate hash, of every accepted candidate
@@ -51,7 +49,6 @@ class Outlook:
             different=tuple(self._features.most_different([k for k in rows if k.hash not in chosen], best)),
             recent=tuple(self._board.latest(RECENT)),
             failures=tuple(self._failures),
-            suggestion=self._study.suggest(),
             space=self._bench.space,
             known=self._graphs.__contains__,
             accepted=self._accepted.get(proposer, AcceptedChanges()),

@@ -8,9 +8,10 @@ from agent.ledger import Ledger, RunRecord, RunStatus
 from agent.proposers.base import Proposer
 from agent.search.bench import Bench
 from agent.search.board import Board
+from agent.search.check import Checker, Tracer
 from agent.search.final import measure_heldout
 from agent.search.flight import Flight
-from agent.search.intake import Intake, Tracer
+from agent.search.intake import Intake
 from agent.search.loop import Loop
 from agent.search.outlook import Outlook
 from agent.search.progress import Progress, Silent, View
@@ -48,20 +49,33 @@ def run_search(
     progress = Progress(run.name, settings.budget, proposer.name, executor.workers, board, notices=[*notices])
     view.start(progress)
     try:
-        intake = Intake(ledger, run.id, tracer, bench.geometry)
+        intake = Intake(ledger, run.id)
         flight = Flight(ledger, executor, bench, board, settings.timeout)
         progress.stage = "measuring dense attention and the seeds"
         measure_references(ledger, run.id, bench, intake, flight, board, progress, view)
         assert board.dense is not None
         objectives = Objectives(floor=settings.accuracy_floor)
         study = KnobStudy(bench.space, objectives, board.dense.measurement.accuracy, settings.seed)
-        outlook = Outlook(board, bench, study, settings.accuracy_floor)
+        outlook = Outlook(board, bench, settings.accuracy_floor)
         waiting = restore(ledger, run.id, board, outlook, study)
         progress.count(ledger.tally(run.id))
         progress.before = progress.measured
         progress.spend = ledger.spend(run.id)
         progress.stage = "searching"
-        loop = Loop(ledger, run.id, settings, proposer, intake, flight, board, outlook, study, progress, view)
+        loop = Loop(
+            ledger,
+            run.id,
+            settings,
+            proposer,
+            Checker(tracer, bench.geometry),
+            intake,
+            flight,
+            board,
+            outlook,
+            study,
+            progress,
+            view,
+        )
         loop.run(waiting)
         progress.stage = "measuring the front on held-out prompts"
         view.update(progress)

@@ -36,7 +36,7 @@ class Row(_Model):
     """A reference, or a candidate on the front of the search prompts.
 
     heldout: None while it has not been measured there. wins: the references that it beats on held-out
-    prompts, with intervals that hold for all comparisons together; verdict says the same, or why there is no win.
+    prompts, with intervals that hold for all comparisons together; verdict says so, or why not.
     """
 
     candidate: int
