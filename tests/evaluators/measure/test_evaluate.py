@@ -55,7 +55,7 @@ def test_stopping_early_changes_no_score(answered: Workload, quest: FlowGraph, t
 
 
 def test_bytes_are_those_of_the_decode_itself(answered: Workload, quest: FlowGraph) -> None:
-    """Counted at the steps that dense attention takes; a decode that takes the same steps reports the same."""
+    """Counted at the steps that dense attention takes; one that takes the same steps reports the same."""
     from vortex.engine.hf.decode import decode
 
     knobs = config(topk_val=6, layers_skip=[1])
