@@ -16,16 +16,16 @@ def row_bytes(candidate: Candidate, geometry: Geometry, length: int) -> float:
 
     Skipped layers do not show here: a row is one layer. Raises PolicyError, GuardError.
     """
-    from vortex.graph.cost import row_cost
-
     from vortex.budget import chosen_blocks, parse_policy
+    from vortex.graph.cost import row_cost
 
     knobs = candidate.knobs
     sized = replace(geometry, block_size=knobs.block_size)
     blocks = -(-length // knobs.block_size)
     policy = parse_policy(knobs.policy) if knobs.policy else None
     chosen = int(chosen_blocks(policy, np.array([blocks]), candidate.config())[0])
-    return float(row_cost(candidate.graph, sized, length, chosen).bytes)
+    cost = row_cost(candidate.graph, sized, length, chosen, bos=knobs.bos, eos=knobs.eos)
+    return float(cost.bytes)
 
 
 def matched(

@@ -11,12 +11,14 @@ import random
 from dataclasses import dataclass
 
 from agent.proposers.base import Known, NoProposalError, Proposal, SearchView
+from search_spaces.behaviour import behaviour, ranks_blocks
 from search_spaces.budget import matched, row_bytes
 from search_spaces.candidate import Candidate
 from search_spaces.generate import random_graph
 from search_spaces.knobs import KNOB_NAMES, Knobs
 from search_spaces.mutate import mutate
 from search_spaces.objectives import crowding, ranks
+from vortex.graph.model import FlowGraph
 
 KNOBS_ONLY = 0.25
 """How often only the knobs change, as long as that leaves at least half of the accepted children a new
@@ -96,7 +98,9 @@ def _remade(parent: Known, pool: _Pool, view: SearchView, rng: random.Random) ->
     suggestion."""
     others = pool.others(parent, rng)
     mutation = mutate(parent.candidate.graph, rng, [other.candidate.graph for other in others])
-    if mutation is None or mutation.graph.hash in pool.graphs:
+    if mutation is None or mutation.graph.hash in pool.graphs or not ranks_blocks(mutation.graph):
+        return None
+    if not _teaches(mutation.graph, parent, pool, view):
         return None
     old = parent.candidate.knobs
     child, why = Candidate(mutation.graph, old), ""
@@ -115,6 +119,17 @@ def _remade(parent: Known, pool: _Pool, view: SearchView, rng: random.Random) ->
         what += f"; {_difference(old, child.knobs)} ({why})"
     donor = (others[mutation.donor].hash,) if mutation.donor is not None else ()
     return _Child(child, what[:600], (parent.hash, *donor))
+
+
+def _teaches(graph: FlowGraph, parent: Known, pool: _Pool, view: SearchView) -> bool:
+    """Whether a graph ranks blocks as none of the pool does, or as its parent does for fewer bytes."""
+    if behaviour(graph) not in pool.behaviours:
+        return True
+    if behaviour(graph) != behaviour(parent.candidate.graph):
+        return False
+    length = view.prompt_tokens or _LENGTH
+    ours = row_bytes(Candidate(graph, parent.candidate.knobs), view.geometry, length)
+    return ours < row_bytes(parent.candidate, view.geometry, length) * 0.995
 
 
 def _difference(old: Knobs, new: Knobs) -> str:
@@ -142,6 +157,8 @@ class _Pool:
         rows = {known.hash: known for known in (*view.best, *view.different)}
         self._rows = list(rows.values())
         self.graphs = {known.candidate.graph.hash for known in self._rows}
+        graphs = [known.candidate.graph for known in self._rows]
+        self.behaviours = {behaviour(graph) for graph in graphs if ranks_blocks(graph)}
         level = ranks(self._rows)
         space = _crowding_by_front(self._rows, level)
         top = view.dense_accuracy or max((known.accuracy for known in self._rows), default=0.0)

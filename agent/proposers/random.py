@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 from agent.proposers.base import NoProposalError, Proposal, SearchView
+from search_spaces.behaviour import ranks_blocks
 from search_spaces.candidate import Candidate
 from search_spaces.generate import random_graph
 
@@ -26,7 +27,11 @@ class RandomProposer:
         for _ in range(_TRIES):
             draft = random_graph(rng)
             candidate = Candidate(draft.graph, view.space.sample(rng))
-            if candidate.serves(view.geometry) and not view.known(candidate.hash):
+            if (
+                ranks_blocks(draft.graph)
+                and candidate.serves(view.geometry)
+                and not view.known(candidate.hash)
+            ):
                 return Proposal(
                     source=render_flow(draft.graph, f"random_{draft.graph.hash[:10]}"),
                     knobs=candidate.knobs,
