@@ -13,7 +13,7 @@ from vortex.dims import Dim
 from vortex.errors import FlowTypeError, unknown
 from vortex.graph.geometry import Geometry
 from vortex.graph.model import Attr, Field, FlowGraph, Format, Node, Ref, RefKind, Stage, TensorType
-from vortex.ops import OpDef, find_op
+from vortex.ops import LARGEST_DIM, OpDef, find_op
 
 MAX_OPS, MAX_FIELDS = 512, 64
 RESERVED = {"gqa": ("k", "v"), "mla": ("k", "v", "kv_c", "k_pe", "latent")}
@@ -82,6 +82,8 @@ class GraphBuilder:
                 raise FlowTypeError(f"the dims of field {name!r} must be integers, got {_short(dims)}")
             if Dim.of(size).hint < 1:
                 raise FlowTypeError(f"the dims of field {name!r} must be at least 1, got {_short(dims)}")
+            if Dim.of(size).hint > LARGEST_DIM:
+                raise FlowTypeError(f"the dims of field {name!r} are larger than any real size")
             if "group" in Dim.of(size).expr.symbols():
                 raise FlowTypeError(
                     f"the dims of field {name!r} depend on the query, which the cache stage has not seen"

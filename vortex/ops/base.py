@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     import torch
 
 
+LARGEST_DIM = 2**31
+
+
 class Args:
     """The coerced constructor arguments of one op, and (for semantics) its inferred result type."""
 
@@ -201,6 +204,8 @@ class OpDef:
             wanted = ", ".join(self.operands) or "none"
             call.fail(f"takes {len(self.operands)} operands ({wanted}), got {len(types)}")
         found = self.infer(call)
+        if max(found.rows.hint, found.cols.hint) > LARGEST_DIM:
+            call.fail("the result is larger than any real size", "Reduce before combining")
         if output is not None and not (found.rows.same(output.rows) and found.cols.same(output.cols)):
             raise FlowTypeError(
                 f"the result {found.text(stage)} does not fit the field {output.text(stage)}",

@@ -1,0 +1,154 @@
+"""Random well-typed graphs over the whole op table, and rewrites of a graph that do not change the
+algorithm."""
+
+from __future__ import annotations
+
+from random import Random
+
+from vortex.dims import Dim
+from vortex.errors import FlowTypeError
+from vortex.graph.build import GraphBuilder
+from vortex.graph.geometry import Geometry
+from vortex.graph.model import Attr, FlowGraph, Format, Node, Ref, RefKind, Stage, TensorType
+from vortex.ops import OpDef, find_op, stage_ops
+from vortex.ops.params import AxesParam, AxisParam, FloatParam, IntParam
+
+MOST_ELEMENTS = 4096
+Value = tuple[Ref, TensorType]
+
+
+def random_graph(rng: Random, geometry: Geometry | None = None, ops: int = 8) -> FlowGraph:
+    """A graph with a few summaries and a score that some of `ops` random indexer ops lead to."""
+    builder = GraphBuilder("gqa", geometry)
+    _summaries(builder, rng)
+    values = [_value(builder, Stage.INDEXER, ref) for ref in [Ref.query(), *map(Ref.field, builder.fields)]]
+    for _ in range(ops):
+        added = random_op(builder, Stage.INDEXER, values, rng)
+        values += [added] if added else []
+    blocks = [value for value in values if value[1].format in (Format.RAGGED, Format.PAGED)]
+    ref, found = blocks[-1] if rng.random() < 0.7 else rng.choice(blocks)
+    if found.format is Format.PAGED:
+        ref = builder.add(Stage.INDEXER, "Load", {}, [ref])
+    for dim, size in ((1, found.rows), (2, found.cols)):
+        if not size.same(1):
+            ref = builder.add(
+                Stage.INDEXER, rng.choice(("Max", "Mean", "Sum", "L2Norm")), {"dim": dim}, [ref]
+            )
+    builder.add(Stage.INDEXER, rng.choice(("topK", "approxTopK")), {}, [ref])
+    return builder.finish()
+
+
+def _summaries(builder: GraphBuilder, rng: Random) -> None:
+    values = [_value(builder, Stage.CACHE, Ref.field(name)) for name in builder.injected]
+    for count in range(rng.randint(1, 4)):
+        for _ in range(rng.randint(0, 2)):
+            added = random_op(builder, Stage.CACHE, values, rng)
+            values += [added] if added else []
+        source = rng.choice(values)
+        op = rng.choice(("Mean", "Max", "Min", "L2Norm"))
+        attrs = {"dim": rng.choice((1, 2)) if source[1].numel < 64 else 1}
+        result = find_op(Stage.CACHE, op).result(Stage.CACHE, {"dim": Dim(attrs["dim"])}, (source[1],))
+        name = f"field_{count}"
+        builder.declare(name, (result.rows, result.cols))
+        values.append(_value(builder, Stage.CACHE, builder.add(Stage.CACHE, op, attrs, [source[0]], name)))
+
+
+def _value(builder: GraphBuilder, stage: Stage, ref: Ref) -> Value:
+    return ref, builder.type_of(stage, ref)
+
+
+def random_op(builder: GraphBuilder, stage: Stage, values: list[Value], rng: Random) -> Value | None:
+    """Adds one random op that fits some of `values`, or gives up."""
+    table = [op for op in stage_ops(stage).values() if not op.claims_output and not op.writes_field]
+    for _ in range(20):
+        op = rng.choice(table)
+        operands = [rng.choice(values) for _ in op.operands]
+        attrs = random_attrs(op, stage, operands, rng)
+        types = tuple(found for _, found in operands)
+        try:
+            found = op.result(stage, op.bind((), attrs, stage), types)
+        except FlowTypeError:
+            continue
+        if found.numel <= MOST_ELEMENTS:
+            return _value(builder, stage, builder.add(stage, op.name, attrs, [ref for ref, _ in operands]))
+    return None
+
+
+def random_attrs(op: OpDef, stage: Stage, operands: list[Value], rng: Random) -> dict[str, object]:
+    if op.name == "Reshape":
+        rows = rng.choice([size for size in (1, 2, 4, 8) if operands[0][1].numel % size == 0])
+        return {"lead": -1, "rows": rows, "cols": Dim.of(operands[0][1].rows * operands[0][1].cols) // rows}
+    if op.name == "MaskSlice":
+        dim = rng.choice((1, 2))
+        size = operands[0][1].rows if dim == 1 else operands[0][1].cols
+        return {"start": rng.randint(0, size.hint // 2), "end": rng.choice((size, size.hint)), "dim": dim}
+    attrs: dict[str, object] = {}
+    for param in op.params:
+        match param:
+            case AxisParam(choices=choices):
+                attrs[param.name] = rng.choice((choices or {}).get(stage, (1, 2)))
+            case AxesParam():
+                attrs[param.name] = rng.choice(((1, 2), (1,), (2,)))
+            case IntParam():
+                attrs[param.name] = rng.choice((1, 2, 4))
+            case FloatParam():
+                attrs[param.name] = rng.choice(
+                    (0.0, 0.25, 1.0) if "ratio" in param.name else (-1.0, 0.0, 0.09, 2.0)
+                )
+    return attrs
+
+
+def scrambled(graph: FlowGraph, rng: Random) -> FlowGraph:
+    """The same algorithm, written differently: other names and order, swapped operands of commutative ops,
+    duplicated ops, unused ops, unused fields, other ignored arguments."""
+    builder = GraphBuilder(graph.kind, graph.traced_at)
+    names = {field.name: f"renamed_{rng.randrange(10**6)}_{at}" for at, field in enumerate(graph.fields)}
+    for field in rng.sample(graph.fields, len(graph.fields)):
+        builder.declare(names[field.name], (field.rows, field.cols))
+    for at in range(rng.randint(0, 2)):
+        builder.declare(f"unused_{at}", (rng.choice((1, 3)), 5))
+    for stage in Stage:
+        placed: dict[int, list[Ref]] = {}
+        program = graph.program(stage)
+        for index in _any_order(program, rng):
+            node = program[index]
+            for copy in range(1 + (rng.random() < 0.3 and not find_op(stage, node.op).claims_output)):
+                inputs = [_moved(ref, names, placed, rng) for ref in node.inputs]
+                attrs, inputs = _swapped(stage, node, inputs, rng)
+                output = names[node.output] if node.output is not None and copy == 0 else None
+                if output is None and find_op(stage, node.op).writes_field:
+                    continue
+                placed.setdefault(index, []).append(builder.add(stage, node.op, attrs, inputs, output))
+        if rng.random() < 0.5:
+            anything = Ref.query() if stage is Stage.INDEXER else Ref.field("v")
+            builder.add(stage, "Exp", {"alpha": rng.random()}, [anything])
+    return builder.finish(graph.guards)
+
+
+def _any_order(program: tuple[Node, ...], rng: Random) -> list[int]:
+    waiting, order = list(range(len(program))), list[int]()
+    while waiting:
+        ready = [
+            at
+            for at in waiting
+            if all(ref.kind is not RefKind.NODE or ref.node in order for ref in program[at].inputs)
+        ]
+        order.append(rng.choice(ready))
+        waiting.remove(order[-1])
+    return order
+
+
+def _moved(ref: Ref, names: dict[str, str], placed: dict[int, list[Ref]], rng: Random) -> Ref:
+    if ref.kind is RefKind.NODE:
+        return rng.choice(placed[ref.node])
+    return Ref.field(names.get(ref.name, ref.name)) if ref.kind is RefKind.FIELD else ref
+
+
+def _swapped(stage: Stage, node: Node, inputs: list[Ref], rng: Random) -> tuple[dict[str, Attr], list[Ref]]:
+    op, attrs = find_op(stage, node.op), dict(node.attrs)
+    if op.swap is not None and rng.random() < 0.5:
+        attrs, inputs = dict(op.swap(attrs)), inputs[::-1]
+    for param in op.params:
+        if param.ignored:
+            attrs[param.name] = rng.random()
+    return attrs, inputs
