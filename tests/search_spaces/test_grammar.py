@@ -42,7 +42,7 @@ def test_thousands_of_mutations_are_valid() -> None:
     rng = random.Random(11)
     pool = [random_graph(rng).graph for _ in range(40)]
     graph, seen = pool[0], set()
-    for step in range(1500):
+    for step in range(1000):
         found = mutate(graph, rng, rng.sample(pool, 3))
         assert found is not None
         assert found.graph.hash != graph.hash
@@ -52,7 +52,7 @@ def test_thousands_of_mutations_are_valid() -> None:
         check(found.graph)
         seen.add(found.graph.hash)
         graph = found.graph if step % 4 else rng.choice(pool)
-    assert len(seen) > 1000
+    assert len(seen) > 700
 
 
 def test_random_graphs_are_valid_and_various() -> None:
@@ -92,7 +92,7 @@ def test_few_mutations_reach_known_improvements(drawn: list[FlowGraph]) -> None:
     wanted = {"midrange", "heads", "softmax", "radius", "sub-blocks"}
     start = drawn[0]
     rng, reached = random.Random(0), set()
-    for _ in range(1500):
+    for _ in range(700):
         found = mutate(start, rng)
         assert found is not None
         score = from_graph(found.graph).score
