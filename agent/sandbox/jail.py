@@ -133,6 +133,10 @@ class Jail:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
     def ask(self, source: str) -> Answer:
         """Has one source traced. Raises Rejected when the candidate did not answer with marked bytes."""
         if len(source.encode(errors="replace")) > MAX_SOURCE:

@@ -21,8 +21,8 @@ def too_large(node: ast.AST) -> str | None:
         return f"a power or shift by a literal above {MAX_POWER}"
     if isinstance(node.op, ast.Mult):
         for repeated, times in ((left, right), (right, left)):
-            listed = isinstance(repeated, ast.List | ast.Tuple) and _computed(times)
-            if (listed or _text(repeated)) and not _at_most(times, MAX_REPEAT):
+            sequence = isinstance(repeated, ast.List | ast.Tuple) or _text(repeated)
+            if sequence and _computed(times) and not _at_most(times, MAX_REPEAT):
                 return f"repeating a literal more than {MAX_REPEAT} times"
     if isinstance(node.op, ast.Mod) and _text(left):
         return "formatting with % has no bound; use an f-string"

@@ -66,6 +66,10 @@ class Sandbox:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Kills the jail. The sandbox may be used again, and then starts another."""
         with self._lock:
             self._drop()
             self.isolation = "closed"
@@ -78,6 +82,8 @@ class Sandbox:
     def trace_unchecked(self, source: str) -> FlowGraph:
         """`trace` without the allow-list, for showing that the jail holds without it."""
         with self._lock:
+            if self._jail is not None and not self._jail.alive:
+                self._drop()  # the machine or the thread that started it ended it, no candidate did
             jail = self._jail or self._open()
             try:
                 answer = jail.ask(source)

@@ -34,7 +34,8 @@ class MeanCentroid(vFlow):
 '''
 
 REACH_OS = """
-os = [c for c in ().__class__.__base__.__subclasses__() if c.__name__ == "_wrap_close"][0].__init__.__globals__
+loaded = ().__class__.__base__.__subclasses__()
+os = [c for c in loaded if c.__name__ == "_wrap_close"][0].__init__.__globals__
 sys = os["sys"]
 python = sys.modules["builtins"]
 """

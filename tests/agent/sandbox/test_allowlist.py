@@ -1,5 +1,6 @@
 """The first layer: hostile and careless sources are refused as text, with a line and a reason."""
 
+# ruff: noqa: E501 - one attack a line
 from __future__ import annotations
 
 import ast
