@@ -21,8 +21,9 @@ from vortex.ops import Args, find_op
 if TYPE_CHECKING:
     import torch
 
-ROWS, BLOCKS = 3, 32
-SIZES = Geometry(block_size=16, head_dim=32, group=4)
+ROWS, BLOCKS = 3, 24
+SIZES = Geometry(block_size=16, head_dim=24, group=4)
+"""Small enough that torch stays on one thread: the proposer runs beside busy workers."""
 
 
 @lru_cache(maxsize=4096)
@@ -81,7 +82,7 @@ def _scores(graph: FlowGraph) -> torch.Tensor:
         if node.output is not None:
             known[node.output] = done[-1]
     valid = torch.ones(ROWS, BLOCKS, dtype=torch.bool)
-    fields = {name: value.unflatten(0, (ROWS, BLOCKS)) for name, value in known.items()}
+    fields = {name: value.view(ROWS, BLOCKS, *value.shape[1:]) for name, value in known.items()}
     results: list[torch.Tensor] = []
 
     def operand(ref: Ref) -> torch.Tensor:

@@ -60,11 +60,15 @@ class Prompts(_Model):
 
     def spec(self, model: Path | None = None) -> WorkloadSpec:
         """The workload; `model` is where the model lies here, if not where the record says."""
-        from evaluators.probe import PROBE_PATH
-
-        folder = model or (PROBE_PATH if self.model == PROBE else Path(self.model))
+        folder = model or (_probe() if self.model == PROBE else Path(self.model))
         values = self.model_dump(exclude={"model", "excluded", "key"})
         return WorkloadSpec.model_validate({**values, "model": folder})
+
+
+def _probe() -> Path:
+    from evaluators.probe import PROBE_PATH
+
+    return PROBE_PATH
 
 
 class Result(_Model):

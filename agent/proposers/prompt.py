@@ -14,12 +14,11 @@ _SOURCE_LIMIT, _REASON_LIMIT = 6000, 600
 def system_prompt() -> str:
     """The contract, the generated op table, an example flow and the form of an answer."""
     from search_spaces.seeds import seed_flows
-
-    from vortex.ops import table
+    from vortex.ops.table import markdown
 
     text = resources.files("agent.proposers").joinpath("prompts/system.md").read_text(encoding="utf-8")
     example = seed_flows()["quick_start"].strip()
-    return text.replace("{op_table}", table.markdown()).replace("{example}", example)
+    return text.replace("{op_table}", markdown()).replace("{example}", example)
 
 
 def task_prompt(view: SearchView) -> str:
