@@ -42,7 +42,8 @@ def _symbolic(
 ) -> Callable[[Dim, object], Any]:
     def method(self: Dim, other: object) -> Any:
         if isinstance(other, float):
-            return NotImplemented  # float's own method asks __float__, which records the guard
+            self._pinned()
+            return NotImplemented
         if not isinstance(other, int):
             return NotImplemented
         a, b = (Dim.of(other), self) if reflected else (self, Dim.of(other))

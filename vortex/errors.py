@@ -60,6 +60,10 @@ class FlowInitError(VortexError):
     """A flow class could not be constructed, or its `create_cache` failed."""
 
 
+class FlowAdvice(UserWarning):
+    """A flow is legal, and something in it is probably not meant."""
+
+
 class GraphError(VortexError):
     """A serialised graph is malformed, ill-typed, or too large to be real."""
 

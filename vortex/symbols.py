@@ -44,7 +44,7 @@ class Atom:
         if low < 0 or divisor < 1:
             return -_INFINITY, _INFINITY
         if self.op == "//":
-            return (0 if most == _INFINITY else low // most), high // divisor
+            return (0 if most == _INFINITY else low // most), high if high == _INFINITY else high // divisor
         return 0, (min(high, most) if self.op == "&" else min(high, most - 1))
 
     @cached_property
@@ -173,7 +173,7 @@ class Expr:
             self.terms, key=lambda term: (-_degree(term[0]), _spell(term[0]))
         ):
             spelled, size = _spell(monomial), abs(coefficient)
-            if size == 1 and len(monomial) == 1 and monomial[0][1] == 1 and monomial[0][0].op != "&":
+            if coefficient == 1 and len(monomial) == 1 and monomial[0][1] == 1 and monomial[0][0].op != "&":
                 spelled = monomial[0][0].text  # binds tighter than the + and - around it
             body = spelled if size == 1 and monomial else f"{size}*{spelled}" if monomial else str(size)
             sign = "-" if coefficient < 0 else ""

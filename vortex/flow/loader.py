@@ -8,17 +8,19 @@ from __future__ import annotations
 import builtins
 import hashlib
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from vortex.errors import FlowInitError, FlowLoadError, FlowTypeError, VortexError, unknown
+from vortex.errors import FlowAdvice, FlowInitError, FlowLoadError, FlowTypeError, VortexError, unknown
 from vortex.flow.base import FlowBase
 from vortex.flow.registry import Entry, Source, add, collecting, get, has, list_keys
 from vortex.flow.torch_standin import torch_for
 from vortex.flow.trace import trace
 from vortex.flow.where import raising_line
+from vortex.graph.advice import advice
 from vortex.graph.geometry import Geometry
 from vortex.graph.model import FlowGraph, Stage
 from vortex.ops import no_such_op
@@ -162,25 +164,35 @@ def trace_flow(
 
 
 def trace_source(
-    source: str, filename: str = "flow.py", *, scope: Mapping[str, Any] | None = None
+    source: str,
+    filename: str = "flow.py",
+    *,
+    scope: Mapping[str, Any] | None = None,
+    geometry: Geometry | None = None,
 ) -> FlowGraph:
     """The graph of the one flow that `source` registers, torch being the stand-in. For use inside the
-    sandbox. Raises VortexError."""
+    sandbox. A flow that asserts a size needs a `geometry` of that size. Raises VortexError."""
     found = load_source(source, filename, scope=scope)
     if len(found) != 1:
         raise FlowLoadError(
             f"the file must register exactly one flow, not {len(found)}: {', '.join(found) or 'none'}"
         )
     (cls,) = found.values()
-    return trace_flow(cls)
+    return trace_flow(cls, geometry=geometry)
 
 
-def load_graph(path_or_name: str | Path) -> FlowGraph:
+def load_graph(path_or_name: str | Path, *, geometry: Geometry | None = None) -> FlowGraph:
     """The graph of a registered flow, of a flow file (`flow.py`, or `flow.py:name` if it registers
-    several), or of a `graph.json`. Raises VortexError."""
-    text = str(path_or_name)
+    several), or of a `graph.json`. Warns of what is probably not meant. Raises VortexError."""
+    graph = _load_graph(str(path_or_name), geometry)
+    for sentence in advice(graph):
+        warnings.warn(f"{path_or_name}: {sentence}", FlowAdvice, stacklevel=2)
+    return graph
+
+
+def _load_graph(text: str, geometry: Geometry | None) -> FlowGraph:
     if has(text):
-        return trace_flow(construct(get(text)))
+        return trace_flow(get(text), geometry=geometry)
     if text.endswith(".json"):
         try:
             return FlowGraph.from_json(Path(text).read_bytes())
@@ -189,12 +201,12 @@ def load_graph(path_or_name: str | Path) -> FlowGraph:
     path, _, name = text.partition(".py:")
     if name:
         load_file(path + ".py")
-        return trace_flow(build_vflow(name))
+        return trace_flow(build_vflow(name), geometry=geometry)
     if text.endswith(".py") or Path(text).is_file():
         names = load_file(text)
         if len(names) > 1:
             raise FlowLoadError(
                 f"{text} registers several flows; choose one, as {text}:{names[0]} ({', '.join(names)})"
             )
-        return trace_flow(build_vflow(names[0]))
+        return trace_flow(build_vflow(names[0]), geometry=geometry)
     raise FlowLoadError(unknown("flow", text, list_keys()))

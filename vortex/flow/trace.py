@@ -45,7 +45,7 @@ class CacheView(Mapping[str, vTensor]):
         return name in list(self)
 
     def __len__(self) -> int:
-        return len(list(self))
+        return len(self._trace.builder.fields) + len(self._trace.builder.injected)
 
     def __setitem__(self, name: str, value: object) -> None:
         raise FlowTypeError(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from vortex.abs import ContextBase
 from vortex.dims import recording
 from vortex.errors import FlowTypeError
-from vortex.flow.vtensor import Output, vTensor
+from vortex.flow.vtensor import Opaque, Output, vTensor
 from vortex.flow.where import user_line
 from vortex.graph.model import Stage
 from vortex.ops.base import OpDef
@@ -64,6 +65,13 @@ class Op:
         raise NotImplementedError
 
 
+def _tensors(operands: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The operands of a call without a `loc` and `ctx` that were passed by position."""
+    while operands and isinstance(operands[-1], (ContextBase, Opaque)):
+        operands = operands[:-1]
+    return operands
+
+
 class IndexerOp(Op):
     """`op(x, ..., ctx=ctx)`; an op that claims the output takes `o` last."""
 
@@ -71,7 +79,7 @@ class IndexerOp(Op):
 
     def __call__(self, *operands: Any, ctx: Any = None) -> Any:
         with recording(None):
-            return self._record(operands)
+            return self._record(_tensors(operands))
 
     def _record(self, operands: tuple[Any, ...]) -> Any:
         op = self.definition
@@ -104,7 +112,7 @@ class CacheOp(Op):
 
     def __call__(self, *operands: Any, output: Any = None, loc: Any = None, ctx: Any = None) -> Any:
         with recording(None):
-            return self._record(operands, output)
+            return self._record(_tensors(operands), output)
 
     def _record(self, operands: tuple[Any, ...], output: Any) -> Any:
         op = self.definition
