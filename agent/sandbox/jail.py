@@ -145,12 +145,12 @@ class Jail:
         ours, theirs = socket.socketpair()
         with ours:
             nonce = secrets.token_bytes(16)
-            try:
-                with theirs:
+            ours.sendall(nonce)
+            with theirs:
+                try:
                     socket.send_fds(self._control, [source.encode(errors="replace")], [theirs.fileno()])
-                ours.sendall(nonce)
-            except OSError as error:
-                raise Rejected(f"the jail died before the trace: {error}", "protocol") from error
+                except OSError as error:
+                    raise Rejected(f"the jail died before the trace: {error}", "protocol") from error
             deadline = time.monotonic() + self.limits.wall_s
             payload = self._read(ours, deadline)
             code = self._report(deadline)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Limits:
     """Seconds and bytes: a warm trace takes milliseconds and a few MiB, and machines are busy."""
 
-    cpu_s: float = 0.5
+    cpu_s: float = 1.0
     wall_s: float = 5.0
     memory: int = 512 * 2**20
     """Address space of the traced process (RLIMIT_AS)."""

@@ -7,6 +7,8 @@ import ast
 import time
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from agent.sandbox import Rejected, check_source
 from agent.sandbox.inside import names
@@ -207,3 +209,35 @@ def test_the_parent_only_parses() -> None:
     ast.parse(source)
     with pytest.raises(Rejected, match="at the top of the file"):
         check_source(source)
+
+
+FRAGMENTS = [
+    *" ()[]{}:,.=+-*/%@\\\n\t'\"#",
+    "self",
+    "super()",
+    "__",
+    "import ",
+    "lambda ",
+    "f'{",
+    "}'",
+    "é",
+    "\0",
+    "if ",
+    "class X(vFlow):",
+]
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(0, 900), st.integers(0, 40), st.sampled_from(FRAGMENTS)), max_size=6))
+def test_broken_sources_are_rejected_and_nothing_else_happens(
+    good: str, edits: list[tuple[int, int, str]]
+) -> None:
+    source = good
+    for at, cut, fragment in edits:
+        source = source[:at] + fragment + source[at + cut :]
+    reason = "accepted"
+    try:
+        check_source(source)
+    except Rejected as verdict:
+        reason = verdict.reason
+    assert reason

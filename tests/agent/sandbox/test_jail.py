@@ -108,12 +108,12 @@ def test_the_environment_is_empty(observe: Observe, monkeypatch: pytest.MonkeyPa
     assert "PATH" not in observe("sys.modules['posix'].environ")
 
 
-def test_it_runs_as_nobody_and_cannot_become_root(outcome: Observe) -> None:
-    expected = "65534" if os.geteuid() == 0 else None
-    assert outcome("os['getuid']()") in (expected, "65534", str(os.getuid()))
-    assert outcome("os['getuid']()") != "0"
-    assert outcome("os['setuid'](0)") == "'PermissionError'"
-    assert outcome("os['setgroups']([0])") == "'PermissionError'"
+def test_it_runs_as_nobody_and_cannot_become_root(sandbox: Sandbox, outcome: Observe) -> None:
+    user = outcome("os['getuid']()")
+    assert user == "65534" or (sandbox.isolation == "plain limits" and user == str(os.getuid()) != "0")
+    refusals = ("'PermissionError'", "'OSError'")
+    assert outcome("os['setuid'](0)") in refusals
+    assert outcome("os['setgroups']([0])") in refusals
 
 
 @in_a_jail
@@ -206,7 +206,7 @@ def test_it_holds_no_descriptor_but_its_own_answer(sandbox: Sandbox, reach_os: s
         ("os['setsid']()\nsys.modules['time'].sleep(9)", "resource", "longer than 1 s"),
         ("x = 'a' * 10**10", "resource", "memory"),
         ("x = []\nwhile True: x.append('a' * 10**7 + str(len(x)))", "resource", "the trace"),
-        ("x = []\nwhile True: x = [x, x, [0] * 10000]", "resource", "memory"),
+        ("x = []\nwhile True: x = [x, x, [0] * 10000]", "resource", "the trace"),
         ("def f(): return f()\nf()", "resource", "recursion"),
         ("sys.exit(0)", "forbidden", "SystemExit"),
         ("raise python.KeyboardInterrupt", "forbidden", "KeyboardInterrupt"),

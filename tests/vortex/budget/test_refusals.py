@@ -6,6 +6,8 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from vortex.budget import parse_policy
 from vortex.errors import PolicyError
@@ -132,3 +134,24 @@ def test_importing_the_budget_does_not_load_the_parser() -> None:
     code = "import sys, vortex.budget; print([m for m in ('tree_sitter', 'torch') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+WORDS = """
+int float const if else return ( ) { } [ ] ; , = == < > <= ? : + - * / % & | ! ~ << >> topk_val topk_ratio 3 0.5f 'a' "b"
+for while auto struct template operator unsigned static_cast<int> min max & && # \\ // /* */ int* [[ ]] $ @ ` \0 é
+""".split(" ")
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(WORDS), max_size=30).map(" ".join) | st.text(max_size=60))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    try:
+        policy = parse_policy(text)
+    except PolicyError as error:
+        place = (error.row, error.column)
+    else:
+        place = (1, 1)
+        assert isinstance(policy.evaluate(100, 30, 0.1, 1, 1), int)
+        assert policy.canonical()
+        assert policy.cuda()
+    assert min(place) >= 1
