@@ -1,8 +1,8 @@
 """What the search itself costs per candidate: `python -m benchmarks.harness`.
 
 A proposer that proposes at once and an evaluator that does nothing go through everything else that a real
-search goes through: sandbox, type check, hashes, Optuna, worker processes, two measurements, the ledger. Only the
-workers' fsynced journal is off. Prints a table by tenth of the run.
+search goes through: sandbox, type check, hashes, Optuna, worker processes, two measurements, the ledger. Only
+the workers' fsynced journal is off. Prints a table by tenth of the run.
 """
 
 from __future__ import annotations
@@ -85,11 +85,11 @@ def table(clock: Clock, executor: str) -> str:
     ]
     for tenth, (memory, disk) in enumerate(zip(clock.memory, clock.disk, strict=True)):
         first, last = tenth * clock.every, (tenth + 1) * clock.every
-        part = gaps[first:last]
-        cpu = (clock.cpu[tenth] - clock.cpu[tenth - 1]) / clock.every if tenth else 0.0
+        part, mib = gaps[first:last], 2**20
+        cpu = f"{1e3 * (clock.cpu[tenth] - clock.cpu[tenth - 1]) / clock.every:.1f}" if tenth else "-"
         lines.append(
             f"| {first + 1}-{last} | {statistics.median(part):.1f} | {statistics.mean(part):.1f} | "
-            f"{statistics.quantiles(part, n=10)[-1]:.1f} | {f'{1e3 * cpu:.1f}' if tenth else '-'} | {memory / 2**20:.0f} | {disk / 2**20:.1f} |"
+            f"{statistics.quantiles(part, n=10)[-1]:.1f} | {cpu} | {memory / mib:.0f} | {disk / mib:.1f} |"
         )
     return "\n".join(lines)
 

@@ -1,6 +1,6 @@
 """A proposer and an evaluator that cost nothing, so that what is left is the harness itself.
 
-Both are used through the interfaces of the real ones: the evaluator runs in worker processes, the proposals go
+Both are used through the interfaces of the real ones: the evaluator runs in worker processes, proposals go
 through the sandbox. Scores are drawn from a hash of the candidate and the prompt: equal on every machine.
 """
 
@@ -69,12 +69,19 @@ class InstantProposer:
 
 
 class InstantSettings(BaseModel):
-    """What the evaluator pretends to be. `sleep_s`: seconds that a job takes."""
+    """What the evaluator pretends to be.
+
+    sleep_s: seconds that a job takes. quality: the chance of a right answer for every candidate but dense
+    attention, None for one that grows with the bytes. ratio: bytes of every candidate over dense, None for
+    what its config reads.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     prompts_per_task: int = 8
     sleep_s: float = 0.0
+    quality: float | None = None
+    ratio: float | None = None
 
 
 class InstantEvaluator:
@@ -88,7 +95,8 @@ class InstantEvaluator:
 
         time.sleep(self.settings.sleep_s)
         count = len(TASKS) * self.settings.prompts_per_task
-        ratio = share(job)
+        fixed = None if job.graph is None else self.settings.ratio
+        ratio = share(job) if fixed is None else fixed
         samples = [self.sample(job, position, ratio) for position in job.prompts or range(count)]
         return measurement_of(
             samples,
@@ -103,7 +111,8 @@ class InstantEvaluator:
 
     def sample(self, job: Job, position: int, ratio: float) -> SampleResult:
         task = TASKS[position % len(TASKS)]
-        score = float(draw(job.key, job.split, position) < ratio**0.25)
+        fixed = None if job.graph is None else self.settings.quality
+        score = float(draw(job.key, job.split, position) < (ratio**0.25 if fixed is None else fixed))
         return SampleResult(
             task=task,
             prompt=position // len(TASKS),

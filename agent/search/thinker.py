@@ -12,6 +12,8 @@ from agent.proposers.base import NoProposalError, Proposal, Proposer, SearchView
 from agent.search.check import Checked, Checker
 from search_spaces.knobs import Knobs
 
+_PATIENCE = 2.0
+
 Thought = Checked | NoProposalError | None
 """A checked proposal; or why there is none; or None when the proposer does not want to repair."""
 
@@ -25,7 +27,8 @@ class Thinker:
         self._requests: queue.SimpleQueue[Callable[[], Proposal | None] | None] = queue.SimpleQueue()
         self._thoughts: queue.SimpleQueue[Thought] = queue.SimpleQueue()
         self.busy = False
-        threading.Thread(target=self._run, name="proposer", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name="proposer", daemon=True)
+        self._thread.start()
 
     def propose(self, view: SearchView, suggest: Callable[[], Knobs]) -> None:
         """Think of a candidate; the knobs are suggested in the thread too, for that takes milliseconds."""
@@ -45,7 +48,9 @@ class Thinker:
         return thought
 
     def close(self) -> None:
+        """Think no more. A thought that is nearly finished is waited for, a request to an LLM is not."""
         self._requests.put(None)
+        self._thread.join(_PATIENCE)
 
     def _request(self, work: Callable[[], Proposal | None]) -> None:
         if self.busy:

@@ -215,9 +215,7 @@ def test_a_read_only_ledger_is_read_but_not_written(tmp_path: Path, ledger: Ledg
     with pytest.raises(LedgerError, match="read-only"):
         reader.accept(run.id, proposal(), entry("a"))
     with pytest.raises(LedgerError, match="read-only"):
-        Ledger(
-            "sqlite:///file:/proc/ledger.db?mode=rwc&uri=true".replace("/proc/", f"{tmp_path}/none/../")
-        ) and (Ledger(url).create_run("x", "{}", "w", {}))
+        reader.create_run("second", "{}", "w", {})
 
 
 def test_bad_databases_are_named(tmp_path: Path) -> None:
@@ -243,7 +241,8 @@ def test_a_newer_schema_is_refused(tmp_path: Path, ledger: Ledger) -> None:
 
 def test_opening_an_up_to_date_ledger_does_not_import_alembic(tmp_path: Path, ledger: Ledger) -> None:
     code = (
-        f"import sys; from agent.ledger import Ledger; Ledger({str(tmp_path / 'sub' / 'ledger.db')!r}).runs()\n"
+        "import sys; from agent.ledger import Ledger\n"
+        f"Ledger({str(tmp_path / 'sub' / 'ledger.db')!r}).runs()\n"
         "assert 'alembic' not in sys.modules"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
