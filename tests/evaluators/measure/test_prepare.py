@@ -10,7 +10,7 @@ import pytest
 from evaluators.measure import ExcludedTask, Measurement
 from evaluators.measure.evaluate import evaluate
 from evaluators.measure.pareto import standings
-from evaluators.measure.prepare import PrepareError, Prepared, prepare, split_tasks
+from evaluators.measure.prepare import Prepared, PrepareError, prepare, split_tasks
 from evaluators.measure.stats import paired_difference
 from evaluators.probe import PROBE_PATH, card
 from vortex.config import VortexConfig
