@@ -102,7 +102,7 @@ class Jail:
         self.broken = False
         self._jailed = bwrap is not None
         inside, code = ("/inside", "/code") if bwrap else (str(INSIDE), str(CODE))
-        drop = "never" if os.geteuid() else "first" if bwrap else "last"
+        drop = "" if os.geteuid() else "nobody"
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         script = [str(interpreter()), "-I", "-S", "-B", f"{inside}/server.py"]
         script += [str(theirs.fileno()), code, str(limits.cpu_s), str(limits.memory), drop]

@@ -96,8 +96,6 @@ def main() -> None:
     descriptor, root, cpu_s, memory, drop = sys.argv[1:6]
     control = socket.socket(fileno=int(descriptor))
     os.environ.clear()
-    if drop == "first":
-        become_nobody()
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -105,7 +103,7 @@ def main() -> None:
     sys.path.append(os.path.dirname(os.path.abspath(__file__)))
     tracing = importlib.import_module("tracing")
     tracing.warm_up()
-    if drop == "last":
+    if drop:  # once everything is imported, from files that only root may be able to read
         become_nobody()
     prctl(PR_SET_DUMPABLE, 0)  # after the change of user, which sets it: no child may look into this process
     gc.collect()
