@@ -13,7 +13,8 @@ from contextvars import ContextVar
 from typing import Any, SupportsIndex
 
 from vortex.errors import FlowTypeError
-from vortex.symbols import COMPARISONS, Expr, ExpressionError, Guard, parse
+from vortex.guards import COMPARISONS, Guard
+from vortex.symbols import Expr, ExpressionError, parse
 
 _guards: ContextVar[dict[Guard, None] | None] = ContextVar("guards", default=None)
 

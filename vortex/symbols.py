@@ -6,13 +6,12 @@ text parses back to the same expression.
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from math import gcd
+from functools import cached_property, lru_cache
 
-MAX_TERMS, MAX_DEGREE, MAX_TEXT, MAX_COEFFICIENT = 32, 8, 400, 2**62
+MAX_TERMS, MAX_DEGREE, MAX_TEXT, MAX_DEPTH, MAX_COEFFICIENT = 32, 8, 400, 50, 2**62
 _INFINITY = float("inf")
 
 
@@ -224,112 +223,78 @@ def _atom(op: str, left: Expr, right: Expr) -> Expr:
 
 def parse(text: str, symbols: Iterable[str]) -> Expr:
     """The expression that `text` spells. Raises ExpressionError; safe on arbitrary text."""
+    return _parse(text, frozenset(symbols))
+
+
+@lru_cache(maxsize=4096)
+def _parse(text: str, symbols: frozenset[str]) -> Expr:
     if len(text) > MAX_TEXT:
         raise ExpressionError(f"a size expression has more than {MAX_TEXT} characters")
-    allowed = frozenset(symbols)
-
-    def build(node: ast.expr) -> Expr:
-        match node:
-            case ast.Constant(value=int() as value) if (
-                not isinstance(value, bool) and abs(value) <= MAX_COEFFICIENT
-            ):
-                return Expr.of(value)
-            case ast.Name(id=name) if name in allowed:
-                return Expr.of(name)
-            case ast.UnaryOp(op=ast.USub(), operand=operand):
-                return -build(operand)
-            case ast.BinOp(left=left, op=op, right=right):
-                a, b = build(left), build(right)
-                match op:
-                    case ast.Add():
-                        return a + b
-                    case ast.Sub():
-                        return a - b
-                    case ast.Mult():
-                        return a * b
-                    case ast.FloorDiv():
-                        return a // b
-                    case ast.Mod():
-                        return a % b
-                    case ast.BitAnd():
-                        return a & b
-        raise ExpressionError(f"{text!r} is not a size expression over {', '.join(sorted(allowed))}")
-
     try:
-        return build(ast.parse(text.strip(), mode="eval").body)
-    except ExpressionError:
-        raise
-    except (SyntaxError, ValueError, RecursionError, MemoryError, ZeroDivisionError) as error:
-        raise ExpressionError(f"{text!r} is not a size expression ({error})") from None
+        return _Parser(text, symbols).whole()
+    except ZeroDivisionError:
+        raise ExpressionError(f"{text!r} divides by zero") from None
 
 
-COMPARISONS = {"==": "!=", "!=": "==", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
+_TOKEN = re.compile(r"\s*(?:([0-9]{1,19})|([A-Za-z_][A-Za-z0-9_]*)|(//|[-+*%&()]))", re.ASCII)
+_LEVELS: tuple[Mapping[str, Callable[[Expr, Expr], Expr]], ...] = (
+    {"&": Expr.__and__},
+    {"+": Expr.__add__, "-": Expr.__sub__},
+    {"*": Expr.__mul__, "//": Expr.__floordiv__, "%": Expr.__mod__},
+)
 
 
-@dataclass(frozen=True)
-class Guard:
-    """`left op right`: a fact about the symbols that a graph relies on. `right` is a constant or free of
-    common terms."""
+class _Parser:
+    """Precedence climbing with Python's precedences. Not Python's own parser, which is unsafe in threads on 3.11."""
 
-    left: Expr
-    op: str
-    right: Expr
+    def __init__(self, text: str, symbols: frozenset[str]) -> None:
+        self.text, self.symbols, self.at, self.depth = text, symbols, 0, 0
+        self.tokens: list[str] = []
+        end = 0
+        while text[end:].strip():
+            found = _TOKEN.match(text, end)
+            if found is None:
+                raise self.error()
+            self.tokens.append(found[0].strip())
+            end = found.end()
 
-    @staticmethod
-    def of(left: Expr, op: str, right: Expr) -> Guard:
-        """The guard in normal form: constants on the right, no common factor, strict integer bounds made
-        inclusive."""
-        difference = left - right
-        offset = -sum(coefficient for monomial, coefficient in difference.terms if not monomial)
-        body = Expr(tuple(term for term in difference.terms if term[0]))
-        if body.terms and body.terms[0][1] < 0:
-            body, offset = -body, -offset
-            op = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}.get(op, op)
-        if op == ">":
-            op, offset = ">=", offset + 1
-        elif op == "<":
-            op, offset = "<=", offset - 1
-        common = gcd(*(coefficient for _, coefficient in body.terms)) if body.terms else 1
-        if common > 1 and (op in ("<=", ">=") or offset % common == 0):
-            body = Expr(tuple((monomial, coefficient // common) for monomial, coefficient in body.terms))
-            offset = offset // common if op == "<=" else -(-offset // common)
-        return Guard(body, op, Expr.of(offset))
+    def error(self) -> ExpressionError:
+        return ExpressionError(
+            f"{self.text!r} is not a size expression over {', '.join(sorted(self.symbols))}"
+        )
 
-    @staticmethod
-    def parse(text: str, symbols: Iterable[str]) -> Guard:
-        if len(text) > 2 * MAX_TEXT:
-            raise ExpressionError("a guard is too long")
-        for op in ("==", "!=", "<=", ">=", "<", ">"):
-            left, found, right = text.partition(op)
-            if found:
-                return Guard.of(parse(left, symbols), op, parse(right, symbols))
-        raise ExpressionError(f"{text!r} is not a comparison of two size expressions")
+    def whole(self) -> Expr:
+        result = self.level(0)
+        if self.at < len(self.tokens):
+            raise self.error()
+        return result
 
-    def holds(self, bindings: Mapping[str, int]) -> bool:
-        left, right = self.left.evaluate(bindings), self.right.evaluate(bindings)
-        return {
-            "==": left == right,
-            "!=": left != right,
-            "<=": left <= right,
-            ">=": left >= right,
-            "<": left < right,
-            ">": left > right,
-        }[self.op]
+    def level(self, precedence: int) -> Expr:
+        if precedence == len(_LEVELS):
+            return self.operand()
+        left = self.level(precedence + 1)
+        while self.at < len(self.tokens) and self.tokens[self.at] in _LEVELS[precedence]:
+            rule = _LEVELS[precedence][self.tokens[self.at]]
+            self.at += 1
+            left = rule(left, self.level(precedence + 1))
+        return left
 
-    def always(self) -> bool:
-        """Whether the guard provably holds for every geometry."""
-        (low, high), right = self.left.bounds(), self.right.constant
-        if right is None:
-            return False
-        return {
-            "==": low == high == right,
-            "!=": right < low or right > high,
-            "<=": high <= right,
-            ">=": low >= right,
-        }.get(self.op, False)
-
-    def symbols(self) -> frozenset[str]:
-        return self.left.symbols() | self.right.symbols()
-
-    def __str__(self) -> str:
-        return f"{self.left} {self.op} {self.right}"
+    def operand(self) -> Expr:
+        if self.at == len(self.tokens):
+            raise self.error()
+        token = self.tokens[self.at]
+        self.at += 1
+        if token.isdigit() and int(token) <= MAX_COEFFICIENT:
+            return Expr.of(int(token))
+        if token in self.symbols:
+            return Expr.of(token)
+        self.depth += 1
+        if token not in ("-", "(") or self.depth > MAX_DEPTH:
+            raise self.error()
+        inner = -self.operand() if token == "-" else self.level(0)
+        self.depth -= 1
+        if token == "(":
+            if self.at == len(self.tokens) or self.tokens[self.at] != ")":
+                raise self.error()
+            self.at += 1
+        return inner

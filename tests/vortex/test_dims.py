@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from vortex.dims import Dim, recording
 from vortex.errors import FlowTypeError
-from vortex.symbols import Expr, ExpressionError, Guard, parse
+from vortex.guards import Guard
+from vortex.symbols import Expr, ExpressionError, parse
 
 AT = {"block_size": 16, "head_dim": 128, "group": 4}
 B, D, G = (Dim.parse(name, AT) for name in AT)

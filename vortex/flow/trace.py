@@ -14,7 +14,8 @@ from vortex.graph.build import SYMBOLS, GraphBuilder, symbols
 from vortex.graph.geometry import Geometry
 from vortex.graph.limits import check_size
 from vortex.graph.model import FlowGraph, Format, Ref, Stage, TensorType
-from vortex.symbols import Expr, Guard
+from vortex.guards import Guard
+from vortex.symbols import Expr
 
 if TYPE_CHECKING:
     from vortex.flow.base import FlowBase

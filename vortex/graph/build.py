@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from types import MappingProxyType
 
 from vortex.dims import Dim
 from vortex.errors import FlowTypeError, unknown
@@ -24,15 +26,17 @@ SYMBOLS = {
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
-def symbols(kind: str, geometry: Geometry) -> dict[str, Dim]:
+@lru_cache(maxsize=256)
+def symbols(kind: str, geometry: Geometry) -> Mapping[str, Dim]:
     """The sizes that a flow of this kind is traced with."""
     bindings = geometry.bindings()
     missing = [name for name in SYMBOLS[kind] if name not in bindings]
     if missing:
         raise FlowTypeError(f"an MLA flow needs {' and '.join(missing)}", hint="Use Geometry.mla(...)")
-    return {name: Dim.parse(name, bindings) for name in SYMBOLS[kind]}
+    return MappingProxyType({name: Dim.parse(name, bindings) for name in SYMBOLS[kind]})
 
 
+@lru_cache(maxsize=256)
 def injected_fields(kind: str, geometry: Geometry) -> tuple[Field, ...]:
     size = symbols(kind, geometry)
     if kind == "mla":
@@ -40,6 +44,7 @@ def injected_fields(kind: str, geometry: Geometry) -> tuple[Field, ...]:
     return tuple(Field(name, size["block_size"], size["head_dim"]) for name in ("k", "v"))
 
 
+@lru_cache(maxsize=256)
 def query_type(kind: str, geometry: Geometry) -> TensorType:
     size = symbols(kind, geometry)
     features = size["kv_lora_rank"] + size["qk_rope_head_dim"] if kind == "mla" else size["head_dim"]

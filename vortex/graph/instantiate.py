@@ -8,7 +8,8 @@ from vortex.graph.build import SYMBOLS, GraphBuilder
 from vortex.graph.geometry import Geometry
 from vortex.graph.limits import check_size
 from vortex.graph.model import Attr, FlowGraph, Stage
-from vortex.symbols import ExpressionError, Guard
+from vortex.guards import Guard
+from vortex.symbols import ExpressionError
 
 
 def instantiate(graph: FlowGraph, geometry: Geometry) -> FlowGraph:

@@ -10,9 +10,9 @@ from vortex.errors import GraphError
 from vortex.graph.build import SYMBOLS, attr_symbols
 from vortex.graph.model import Attr, Field, FlowGraph, Node, Ref, RefKind, Stage
 from vortex.graph.naming import Names, flow_class_name
+from vortex.guards import Guard
 from vortex.ops import find_op
 from vortex.ops.params import AxisParam, Param
-from vortex.symbols import Guard
 
 MAX_FORMULA = 160
 _FLOW_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,99}")

@@ -13,7 +13,8 @@ from vortex.graph.build import MAX_FIELDS, MAX_OPS, SYMBOLS, GraphBuilder
 from vortex.graph.geometry import Geometry
 from vortex.graph.limits import check_size
 from vortex.graph.model import FlowGraph, Ref, Stage
-from vortex.symbols import MAX_TEXT, ExpressionError, Guard
+from vortex.guards import Guard
+from vortex.symbols import MAX_TEXT, ExpressionError
 
 Name = Annotated[str, Field(strict=True, max_length=64)]
 Size = (
