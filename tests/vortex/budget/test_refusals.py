@@ -138,7 +138,8 @@ def test_importing_the_budget_does_not_load_the_parser() -> None:
 
 WORDS = [
     *"(){}[];,=<>?:+-*/%&|!~#@`$\\\0é", "int", "float", "const", "if", "else", "return", "==", "<=", "<<",
-    ">>", "&&", "topk_val", "topk_ratio", "3", "0.5f", "'a'", '"b"', "for", "while", "auto", "struct", "template",
+    ">>", "&&", "topk_val", "topk_ratio", "3", "0.5f", "'a'", '"b"', "for", "while", "auto", "struct",
+    "template",
     "operator", "unsigned", "static_cast<int>", "min", "max", "//", "/*", "*/", "int*", "[[", "]]",
 ]  # fmt: skip
 
