@@ -207,9 +207,9 @@ def _expect_gone(workers: list[psutil.Process], tally: Tally) -> None:
 def _report(tally: Tally, seconds: float) -> Iterator[str]:
     yield (
         f"{date.today()}: {tally.driver_kills} kills of the driver and {tally.worker_kills} of a worker in "
-        f"{tally.runs} runs, {tally.resumes} resumes, {seconds:.0f} s."
+        f"{tally.runs} runs, {tally.resumes} resumes, {seconds:.0f} s, {tally.measured} candidates measured."
     )
-    yield f"{tally.measured} candidates measured; {tally.restarted} evaluations in flight at a kill began again."
+    yield f"{tally.restarted} evaluations that were in flight at a kill began again."
     yield from tally.faults or ["No committed result was measured again, none of the budget is missing."]
 
 

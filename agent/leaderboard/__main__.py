@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from agent.views.console import printer
+
 if TYPE_CHECKING:
     from agent.leaderboard.board import Place
 
@@ -48,27 +50,31 @@ def leaderboard(
     elif csv:
         _write_csv(found, csv)
     else:
-        Console().print(table(found[:limit]))
+        printer().print(table(found[:limit]))
 
 
 def table(found: list[Place]) -> Table:
     """The leaderboard for people."""
     view = Table(box=box.SIMPLE_HEAD)
-    for name in ("#", "candidate", "run", "by", "accuracy", "bytes / dense", "on held-out prompts"):
-        view.add_column(name, justify="right" if name in ("#", "accuracy", "bytes / dense") else "left")
+    view.add_column("#", justify="right")
+    view.add_column("candidate", overflow="fold", ratio=3)
+    view.add_column("accuracy", justify="right", no_wrap=True)
+    view.add_column("bytes / dense", justify="right", no_wrap=True)
+    view.add_column("on held-out prompts", overflow="fold", ratio=3)
     for place in found:
         row = place.row
         score = row.heldout or row.search
         accuracy, ratio = score.accuracy, score.bytes_ratio
-        mark = "" if row.heldout else " (search prompts)"
+        notes = [row.verdict] if row.heldout else ["not measured on held-out prompts"]
+        notes += [] if row.meets_floor else ["below the accuracy floor"]
+        name = f"{row.name}{' *' if row.new_graph else ''}\n{row.hash[:12]} by {row.proposer}"
+        span = f"[{100 * accuracy.low:.0f}, {100 * accuracy.high:.0f}]"
         view.add_row(
             str(place.rank),
-            escape(f"{row.name}{' *' if row.new_graph else ''}\n{row.hash[:12]}"),
-            f"{place.run}\n{escape(place.model)} {place.length}",
-            row.proposer,
-            f"{100 * accuracy.mean:.1f}%\n[{100 * accuracy.low:.0f}, {100 * accuracy.high:.0f}]{mark}",
-            f"{ratio.mean:.3f}\n[{ratio.low:.3f}, {ratio.high:.3f}]",
-            escape(row.verdict if row.meets_floor else f"below the accuracy floor; {row.verdict}"),
+            escape(f"{name}\n{place.run}, {place.model} at {place.length}"),
+            f"{100 * accuracy.mean:.1f}%\n{escape(span)}",
+            f"{ratio.mean:.3f}\n{escape(f'[{ratio.low:.3f}, {ratio.high:.3f}]')}",
+            escape("\n".join(notes)),
             style="bold green" if row.wins and row.meets_floor else "",
         )
     return view

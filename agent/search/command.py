@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from agent.search import interrupts
+from agent.views.console import printer
 
 if TYPE_CHECKING:
     from agent.search.settings import SearchSettings
@@ -91,7 +92,7 @@ def search(
         for name, value in context.params.items()
         if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
     }
-    console = Console(stderr=as_json)
+    console = printer(stderr=as_json)
     database = db or str(runs_dir / "ledger.db")
     try:
         settings = None if resume else _settings(context.params)

@@ -12,6 +12,7 @@ def save_plot(report: Report, path: Path) -> Path:
     """Draw accuracy over bytes: everything measured, the references, the front and its held-out intervals."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import ScalarFormatter
 
     figure = Figure(figsize=(8, 5), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
@@ -51,6 +52,8 @@ def save_plot(report: Report, path: Path) -> Path:
             label="held-out prompts, 95% interval",
         )
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_formatter(ScalarFormatter())
     axes.set_xlabel("bytes per decode step / dense")
     axes.set_ylabel("RULER accuracy")
     axes.set_title(

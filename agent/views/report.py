@@ -104,7 +104,13 @@ def build_report(ledger: Ledger, run: RunRecord, settings: Mapping[str, Any]) ->
     heldout = {row.id: m for row in final if (m := measurement_of(row, "heldout"))}
     verdicts = _verdicts(final, heldout)
     seed_graphs = {row.graph_hash for row in final if row.role is Role.SEED}
-    dense = next((m for row in final if row.role is Role.DENSE and (m := searched.get(row.id))), None)
+    dense = next((row for row in final if row.role is Role.DENSE), None)
+    bars = {
+        split: m[dense.id]
+        for split, m in (("search", searched), ("heldout", heldout))
+        if dense and dense.id in m
+    }
+    ground = bars.get("search")
     floor = float(settings.get("accuracy_floor", 0.0))
     return Report(
         ledger=ledger.url,
@@ -115,18 +121,28 @@ def build_report(ledger: Ledger, run: RunRecord, settings: Mapping[str, Any]) ->
         seconds=run.seconds,
         settings=dict(settings),
         labels=run.labels,
-        tasks_counted=dense.tasks_counted if dense else (),
-        tasks_excluded=dense.tasks_excluded if dense else (),
+        tasks_counted=ground.tasks_counted if ground else (),
+        tasks_excluded=ground.tasks_excluded if ground else (),
         environment=ledger.environment(run.environment_id),
         tally=ledger.tally(run.id),
         spend=ledger.spend(run.id),
         rows=tuple(
-            _row(row, searched[row.id], heldout.get(row.id), verdicts, seed_graphs, dense, floor)
-            for row in final
+            _row(row, searched[row.id], heldout.get(row.id), verdicts, seed_graphs, bars, floor)
+            for row in _ordered(final)
             if row.id in searched
         ),
         measured=tuple(dot for row in rows if (dot := _dot(row)) is not None),
     )
+
+
+def _ordered(final: list[CandidateRecord]) -> list[CandidateRecord]:
+    """Dense attention first, then seeds and candidates by the bytes they move."""
+
+    def order(row: CandidateRecord) -> tuple[bool, float]:
+        found = row.evaluation("search")
+        return row.role is not Role.DENSE, found.bytes_per_step or 0.0 if found else 0.0
+
+    return sorted(final, key=order)
 
 
 def _row(
@@ -135,11 +151,12 @@ def _row(
     heldout: Measurement | None,
     verdicts: Mapping[int, Standing],
     seed_graphs: set[str | None],
-    dense: Measurement | None,
+    bars: Mapping[str, Measurement],
     floor: float,
 ) -> Row:
     standing = verdicts.get(row.id)
     judged = heldout or searched
+    dense = bars.get(judged.split)
     return Row(
         candidate=row.id,
         hash=row.hash or "",

@@ -10,6 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from agent.ledger.records import Role
+
 if TYPE_CHECKING:
     from agent.views.report import Report, Row, Score
 
@@ -21,42 +23,39 @@ def result(report: Report) -> RenderableType:
 
 def _front(report: Report) -> Table:
     table = Table(box=box.SIMPLE_HEAD, title=f"Pareto front of run {report.run}", title_justify="left")
-    table.add_column("candidate", overflow="fold", min_width=14)
-    table.add_column("by")
-    table.add_column("accuracy,\nsearch prompts", justify="right", no_wrap=True)
-    table.add_column("accuracy,\nheld-out prompts", justify="right", no_wrap=True)
+    table.add_column("candidate", overflow="fold", ratio=3)
+    table.add_column("accuracy,\nsearch", justify="right", no_wrap=True)
+    table.add_column("accuracy,\nheld-out", justify="right", no_wrap=True)
     table.add_column("bytes / dense,\nheld-out", justify="right", no_wrap=True)
-    table.add_column("on held-out prompts", overflow="fold", min_width=20)
+    table.add_column("on held-out prompts", overflow="fold", ratio=3)
     for row in report.rows:
-        style = "bold green" if row.wins else ("" if row in report.front else "dim")
-        score = row.heldout or row.search
+        style = "bold green" if row.wins else ("" if row.role is Role.PROPOSED else "dim")
         table.add_row(
             _name(row),
-            row.proposer,
             _percent(row.search),
             _percent(row.heldout) if row.heldout else "-",
-            _ratio(score),
-            escape(row.verdict),
+            _ratio(row.heldout or row.search),
+            escape(row.verdict) + ("" if row.meets_floor else "\n[yellow]below the accuracy floor[/yellow]"),
             style=style,
         )
     return table
 
 
 def _name(row: Row) -> str:
+    if row.role is Role.DENSE:
+        return "dense"
     mark = " *" if row.new_graph else ""
-    tail = "" if row.name == row.hash else f"\n{row.hash[:12]}"
-    floor = "" if row.meets_floor else "\n[yellow]below the accuracy floor[/yellow]"
-    return escape(f"{row.name}{mark}{tail}") + floor
+    return escape(f"{row.name}{mark}\n{row.hash[:12]} by {row.proposer}")
 
 
 def _percent(score: Score) -> str:
     low, high = score.accuracy.low, score.accuracy.high
-    return f"{100 * score.accuracy.mean:.1f}% [{100 * low:.0f}, {100 * high:.0f}]"
+    return f"{100 * score.accuracy.mean:.1f}%\n{escape(f'[{100 * low:.0f}, {100 * high:.0f}]')}"
 
 
 def _ratio(score: Score) -> str:
     ratio = score.bytes_ratio
-    return f"{ratio.mean:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]"
+    return f"{ratio.mean:.3f}\n{escape(f'[{ratio.low:.3f}, {ratio.high:.3f}]')}"
 
 
 def _conclusion(report: Report) -> str:
