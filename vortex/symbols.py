@@ -245,7 +245,7 @@ _LEVELS: tuple[Mapping[str, Callable[[Expr, Expr], Expr]], ...] = (
 
 
 class _Parser:
-    """Precedence climbing with Python's precedences. Not Python's own parser, which is unsafe in threads on 3.11."""
+    """Precedence climbing with Python's precedences. (Python 3.11's own parser is unsafe in threads.)"""
 
     def __init__(self, text: str, symbols: frozenset[str]) -> None:
         self.text, self.symbols, self.at, self.depth = text, symbols, 0, 0

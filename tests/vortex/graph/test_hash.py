@@ -178,6 +178,21 @@ def test_add_is_commutative_with_its_weights() -> None:
     assert flow(2.0, -1.0, "mean", "max").hash != flow(2.0, -1.0, "max", "mean").hash
 
 
+def test_values_that_differ_in_operand_order_are_not_merged() -> None:
+    builder = GraphBuilder()
+    for name, op in (("mean", "Mean"), ("max", "Max")):
+        builder.declare(name, (1, builder.injected["k"].cols))
+        builder.add(Stage.CACHE, op, {"dim": 1}, [Ref.field("k")], name)
+    mean, largest = Ref.field("mean"), Ref.field("max")
+    above = builder.add(Stage.INDEXER, "WhereGreater", {}, [mean, largest])
+    below = builder.add(Stage.INDEXER, "WhereGreater", {}, [largest, mean])
+    mixed = builder.add(Stage.INDEXER, "Add", {"beta": 2.0}, [above, below])
+    builder.add(Stage.INDEXER, "topK", {}, [builder.add(Stage.INDEXER, "Max", {"dim": 2}, [mixed])])
+    kept = builder.finish().canonical()
+    assert [node.op for node in kept.indexer] == ["WhereGreater", "WhereGreater", "Add", "Max", "topK"]
+    assert kept.indexer[0].inputs == kept.indexer[1].inputs[::-1]
+
+
 def test_guards_are_part_of_the_algorithm_and_trivial_ones_are_not() -> None:
     source = """
 from vortex_torch.flow import vFlow, register

@@ -93,6 +93,11 @@ def test_unary(name: str, alpha: float, beta: float) -> None:
     close(run(name, C, alpha=alpha, beta=beta), each(lambda x: UNARY[name](x, alpha, beta), C))
 
 
+def test_relu_keeps_the_threshold_itself() -> None:
+    x = np.array([[[0.9, 1.0, 1.1]]] * 2, np.float32)
+    close(run("Relu", x, alpha=1.0, beta=5.0), np.array([[[5.0, 1.0, 1.1]]] * 2, np.float32))
+
+
 def test_log_does_not_clamp() -> None:
     positive = np.abs(C) + 0.1
     close(run("Log", positive, alpha=0.5, beta=2.0), each(lambda x: math.log(2.0 * x + 0.5), positive))

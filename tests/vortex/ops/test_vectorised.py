@@ -69,6 +69,20 @@ def test_vectorised_is_the_reference(stage: Stage, op: OpDef) -> None:
                 torch.testing.assert_close(*scored, rtol=1e-5, atol=1e-6, equal_nan=True)
 
 
+@pytest.mark.parametrize("name", ["Softmax", "Normalize"])
+def test_blocks_that_are_not_scored_get_zero(name: str) -> None:
+    """Also in rows without scored blocks, and whatever lies there."""
+    op = OPS[Stage.INDEXER, name]
+    x = torch.randn(3, 6, 1, 2)
+    x[:, 5] = float("nan")
+    valid = torch.tensor([[0, 1, 1, 1, 0, 0], [0, 0, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0]], dtype=torch.bool)
+    out = op.run(Args(op.bind((), {}, Stage.INDEXER)), (x,), valid)
+    assert (out[~valid] == 0).all()
+    assert out[valid].isfinite().all()
+    for at, row in enumerate((Row(6, 1, 2), Row(6, 3, 3), Row(6, 1, 4))):
+        torch.testing.assert_close(op.reference(Args(op.bind((), {}, Stage.INDEXER)), (x[at],), row), out[at])
+
+
 def test_semantics_leave_their_operands_alone() -> None:
     torch.manual_seed(0)
     for stage, op in CASES:
