@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from agent.ledger import Ledger, Role
+from agent.sandbox import Sandbox
+from agent.search.settings import SearchSettings
+from agent.views.plot import save_plot
+from agent.views.report import Report, build_report
+from agent.views.table import result
+from benchmarks.instant import InstantProposer, InstantSettings
+from tests.agent.search.parts import search
+
+
+def text_of(report: Report, width: int) -> str:
+    console = Console(width=width, record=True, file=Path("/dev/null").open("w"))  # noqa: SIM115
+    console.print(result(report))
+    return console.export_text()
+
+
+def test_the_report_has_the_references_and_the_front_with_both_splits(
+    report: Report, finished: Ledger
+) -> None:
+    assert report.rows[0].role is Role.DENSE
+    assert [row.search.bytes_per_step for row in report.front] == sorted(
+        row.search.bytes_per_step for row in report.front
+    )
+    assert len(report.measured) == 12
+    assert report.tally.measured == 12
+    for row in report.rows:
+        assert row.heldout is not None
+        assert (row.search.prompts, row.heldout.prompts) == (48, 48)
+        assert row.search.accuracy.low <= row.search.accuracy.mean <= row.search.accuracy.high
+    assert report.rows[0].search.bytes_ratio.mean == 1.0
+
+
+def test_without_a_win_the_verdict_says_why(report: Report) -> None:
+    assert report.winners == ()
+    for row in report.front:
+        assert row.verdict.startswith("no win: ")
+    assert "No candidate is shown to beat a reference" in text_of(report, 120)
+
+
+def test_a_win_is_named(tmp_path: Path) -> None:
+    # As accurate as dense on every prompt, at a third of the bytes.
+    with Ledger(tmp_path / "ledger.db") as ledger, Sandbox() as sandbox:
+        settings = SearchSettings(budget=2, workers=1)
+        ideal = InstantSettings(prompts_per_task=12, quality=1.0, ratio=0.3)
+        run = search(ledger, sandbox, InstantProposer(), settings, ideal)
+        report = build_report(ledger, run, settings.model_dump())
+    (winner,) = report.winners
+    assert winner.wins == ("dense",)
+    assert winner.verdict == "cheaper than dense"
+    assert winner.new_graph
+    assert "1 candidate(s) beat a reference" in text_of(report, 120)
+
+
+@pytest.mark.parametrize("chance", [1.0, 0.9])
+def test_what_costs_what_dense_costs_is_no_win(tmp_path: Path, chance: float) -> None:
+    with Ledger(tmp_path / "ledger.db") as ledger, Sandbox() as sandbox:
+        settings = SearchSettings(budget=6, workers=2)
+        cheat = InstantSettings(prompts_per_task=8, quality=chance, ratio=1.0)
+        run = search(ledger, sandbox, InstantProposer(), settings, cheat)
+        report = build_report(ledger, run, settings.model_dump())
+    assert report.rows[0].role is Role.DENSE
+    assert report.front == ()  # dense has their bytes and at least their accuracy: it stands, they do not
+    assert report.winners == ()
+
+
+def test_the_table_fits_a_narrow_terminal_and_is_labelled(report: Report) -> None:
+    for width in (80, 140):
+        text = text_of(report, width)
+        assert max(map(len, text.splitlines())) <= width
+        for row in report.rows:
+            assert f"{100 * row.search.accuracy.mean:.1f}%" in text
+            assert row.role is Role.DENSE or row.hash[:12] in text
+        for label in ("tasks counted: niah_single_1", "12 measured", "held-out", report.ledger[-20:]):
+            assert label in text.replace("\n", "")
+
+
+def test_the_report_is_one_json_document(report: Report) -> None:
+    document = json.loads(report.model_dump_json())
+    assert document["format"] == 1
+    assert Report.model_validate(document) == report
+
+
+def test_the_plot_is_a_png(report: Report, tmp_path: Path) -> None:
+    path = save_plot(report, tmp_path / "run" / "pareto.png")
+    assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert path.stat().st_size > 10_000
