@@ -11,10 +11,11 @@ from search_spaces.knobs import KnobSpace
 from vortex.graph.geometry import Geometry
 
 
-def row_bytes(candidate: Candidate, geometry: Geometry, length: int) -> float:
+def row_bytes(candidate: Candidate, geometry: Geometry, length: int, layers: int = 0) -> float:
     """Bytes per decode step of one row (request x kv head) of `length` tokens, by the cost model.
 
-    Skipped layers do not show here: a row is one layer. Raises PolicyError, GuardError.
+    The mean over the model's layers, of which skipped ones are dense; 0 layers: of a layer that is not
+    skipped. Raises PolicyError, GuardError.
     """
     from vortex.budget import chosen_blocks, parse_policy
     from vortex.graph.cost import row_cost
@@ -25,7 +26,9 @@ def row_bytes(candidate: Candidate, geometry: Geometry, length: int) -> float:
     policy = parse_policy(knobs.policy) if knobs.policy else None
     chosen = int(chosen_blocks(policy, np.array([blocks]), candidate.config())[0])
     cost = row_cost(candidate.graph, sized, length, chosen, bos=knobs.bos, eos=knobs.eos)
-    return float(cost.bytes)
+    skipped = len([layer for layer in knobs.layers_skip if layer < layers])
+    share = skipped / layers if layers else 0.0
+    return float((1 - share) * cost.bytes + share * row_cost(None, sized, length, blocks).bytes)
 
 
 def matched(
@@ -35,12 +38,13 @@ def matched(
 
     None where even the smallest reads more.
     """
-    low, high = space.topk_low, space.topk_high
+    low = space.topk_low
+    high = space.clipped(candidate.knobs.with_(topk_val=space.topk_high)).topk_val
     best: Candidate | None = None
     while low <= high:
         middle = (low + high) // 2
         tried = Candidate(candidate.graph, candidate.knobs.with_(topk_val=middle))
-        if row_bytes(tried, geometry, length) <= limit * (1 + 1e-9):
+        if row_bytes(tried, geometry, length, space.layers) <= limit * (1 + 1e-9):
             best, low = tried, middle + 1
         else:
             high = middle - 1

@@ -62,8 +62,10 @@ class Knobs(BaseModel):
 
 
 class KnobSpace(BaseModel):
-    """The values that a search tries. `topk_val` is a range walked on a log scale, every other knob a
-    menu."""
+    """The values that a search tries. `topk_val` is a range walked on a log scale, every other knob a menu.
+
+    most_tokens: bound on topk_val x block_size, None for none. layers: of the model, 0 where unknown.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -74,6 +76,8 @@ class KnobSpace(BaseModel):
     bos: tuple[int, ...] = (1, 2)
     eos: tuple[int, ...] = (1, 2, 4)
     layers_skip: tuple[tuple[int, ...], ...] = ((),)
+    most_tokens: int | None = None
+    layers: int = 0
     policy: tuple[str | None, ...] = (None, *POLICIES.values())
 
     @model_validator(mode="after")
@@ -89,22 +93,30 @@ class KnobSpace(BaseModel):
     def for_model(cls, layers: int, length: int) -> KnobSpace:
         """The space for a model of `layers` layers measured at `length` tokens.
 
-        Budgets stop at a quarter of the prompt in blocks of 16: above that sparsity saves little. Only
-        the first, the last, or both layers may be dense, the places where dense layers are known to help
-        most.
+        Budgets stop at a quarter of the prompt: above that sparsity saves little. Only the first layers, or
+        the first and the last, may be dense, the places where dense layers are known to help most.
         """
-        top = max(8, length // 16 // 4)
+        most = max(64, length // 4)
+        top = most // 8
         skips: list[tuple[int, ...]] = [()]
         if layers >= 4:
-            skips += [(0,), (layers - 1,)]
+            skips += [(0,)]
         if layers >= 16:
             skips += [(0, 1), (0, layers - 1)]
-        return cls(topk_high=top, layers_skip=tuple(skips))
+        return cls(topk_high=top, layers_skip=tuple(skips), most_tokens=most, layers=layers)
+
+    def clipped(self, knobs: Knobs) -> Knobs:
+        """The knobs with `topk_val` inside the range, and inside `most_tokens` for their block size."""
+        high = self.topk_high
+        if self.most_tokens is not None:
+            high = min(high, self.most_tokens // knobs.block_size)
+        topk = max(self.topk_low, min(knobs.topk_val, high))
+        return knobs if topk == knobs.topk_val else knobs.with_(topk_val=topk)
 
     def sample(self, rng: random.Random) -> Knobs:
         """An independent draw: log-uniform over topk_val, no policy and no skipped layer half of the
         time."""
-        return Knobs(
+        drawn = Knobs(
             block_size=rng.choice(self.block_size),
             topk_val=self._topk(rng),
             topk_ratio=_mostly_first(rng, self.topk_ratio),
@@ -113,14 +125,15 @@ class KnobSpace(BaseModel):
             layers_skip=_mostly_first(rng, self.layers_skip),
             policy=_mostly_first(rng, self.policy),
         )
+        return self.clipped(drawn)
 
     def neighbour(self, knobs: Knobs, rng: random.Random) -> Knobs:
         """A copy that differs in one or two knobs: topk_val by a factor of at most two, menus by one
         step."""
         changed = knobs
         for name in rng.sample(self._movable(), k=min(len(self._movable()), rng.choice((1, 1, 2)))):
-            changed = self._step(changed, name, rng)
-        return changed if changed != knobs else self._step(knobs, "topk_val", rng)
+            changed = self.clipped(self._step(changed, name, rng))
+        return changed if changed != knobs else self.clipped(self._step(knobs, "topk_val", rng))
 
     def problems(self, knobs: Knobs) -> list[str]:
         """Why the knobs are outside this space, one line each; any policy and any ratio up to the largest
@@ -140,7 +153,8 @@ class KnobSpace(BaseModel):
         """One line a knob, for a prompt or a report."""
         lines = [
             f"block_size: one of {list(self.block_size)} tokens",
-            f"topk_val: {self.topk_low} to {self.topk_high} blocks",
+            f"topk_val: {self.topk_low} to {self.topk_high} blocks"
+            + (f", at most {self.most_tokens:,} tokens" if self.most_tokens else ""),
             f"topk_ratio: 0 to {max(self.topk_ratio):g}",
             f"bos: one of {list(self.bos)} blocks always kept at the front",
             f"eos: one of {list(self.eos)} blocks always kept at the end",

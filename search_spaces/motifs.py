@@ -33,7 +33,7 @@ def weight(rng: random.Random) -> float:
 
 def scale(rng: random.Random) -> float:
     """A softmax temperature around 1/sqrt(head_dim)."""
-    return rng.choice((0.03, 0.05, 0.09, 0.125, 0.18, 0.25, 0.35, 0.5, 1.0))
+    return rng.choice((0.02, 0.03, 0.05, 0.09, 0.125, 0.18, 0.25, 0.35, 0.5))
 
 
 # One vector a block: values of the cache program, (1, head_dim).
@@ -73,15 +73,28 @@ def deviation(rng: random.Random) -> Expr:
     return _c("L2Norm", _c("Add", K, mean(rng), alpha=1.0, beta=-1.0), dim=2)
 
 
-def novelty_mean(rng: random.Random) -> Expr:
-    """The mean of the tokens weighted by their distance from the centroid."""
-    return _c("Mean", _c("Multiply", K, deviation(rng)), dim=1)
+def token_weight(rng: random.Random) -> Expr:
+    """How much a token says about its block, (block_size, 1): its distance from the centroid, that
+    squared or as an exponent, or the norm of its key or value."""
+    kind = rng.choice(("far", "far", "far squared", "far exponential", "far exponential", "key", "value"))
+    if kind == "far squared":
+        return _c("Multiply", deviation(rng), deviation(rng))
+    if kind == "far exponential":
+        return _c("Exp", deviation(rng), beta=rng.choice((0.1, 0.25, 0.5)))
+    if kind in ("key", "value"):
+        return _c("L2Norm", K if kind == "key" else V, dim=2)
+    return deviation(rng)
 
 
-def softmax_like_mean(rng: random.Random) -> Expr:
-    """The mean of the tokens weighted by the exponential of their distance from the centroid."""
-    sharp = rng.choice((0.1, 0.25, 0.5, 1.0))
-    return _c("Mean", _c("Multiply", K, _c("Exp", deviation(rng), beta=sharp)), dim=1)
+def weighted_mean(rng: random.Random) -> Expr:
+    """The mean of the tokens by weight: a token that stands out is not averaged away. One in three is
+    divided by the mean weight; without that, blocks with more outstanding tokens also have longer
+    vectors."""
+    weights = token_weight(rng)
+    total = _c("Mean", _c("Multiply", K, weights), dim=1)
+    if rng.random() < 0.67:
+        return total
+    return _c("Multiply", total, _c("Exp", _c("Log", _c("Mean", weights, dim=1)), beta=-1.0))
 
 
 def half_spread(rng: random.Random) -> Expr:
@@ -107,8 +120,10 @@ CENTRES: tuple[Draw, ...] = (
     midrange,
     mean_and_midrange,
     emphasised_mean,
-    novelty_mean,
-    softmax_like_mean,
+    weighted_mean,
+    weighted_mean,
+    weighted_mean,
+    weighted_mean,
     sub_blocks,
     sub_block_midrange,
     upper,
@@ -176,7 +191,7 @@ def quest_score(rng: random.Random) -> Expr:
 def ball_score(rng: random.Random) -> Expr:
     """q . centre + alpha |q| radius: a bound like Quest's for one vector and one number a block."""
     size = _i("L2Norm", Q, dim=2) if rng.random() < 0.6 else _i("Sum", _i("Abs", Q), dim=2)
-    centre = rng.choice((mean, midrange, mean_and_midrange))(rng)
+    centre = rng.choice((mean, midrange, mean_and_midrange, weighted_mean))(rng)
     extent = rng.choice((radius, box_size))(rng)
     correction = _i("GeMM", size, Stored(extent))
     return _i("Add", dot(rng, Q, centre), correction, alpha=1.0, beta=weight(rng))

@@ -259,19 +259,19 @@ def crossover(score: Expr, rng: random.Random, donors: Sequence[Expr]) -> Edit |
 
 
 MOVES: tuple[tuple[Move, float], ...] = (
-    (other_summary, 3.0),
+    (other_summary, 5.0),
     (more_or_fewer_rows, 1.0),
     (other_heads, 1.5),
     (head_softmax, 1.5),
-    (other_op, 2.0),
+    (other_op, 1.5),
     (other_argument, 1.5),
     (new_unary, 0.7),
-    (without, 1.5),
-    (combined, 1.5),
+    (without, 1.0),
+    (combined, 1.2),
     (corrected, 1.0),
     (fresh_part, 0.7),
     (fresh_score, 1.5),
-    (crossover, 2.0),
+    (crossover, 1.5),
 )
 """Every edit with its weight; meaningful ones are frequent, the open ones keep the whole language
 reachable."""

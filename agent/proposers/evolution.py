@@ -27,6 +27,9 @@ graph."""
 _TRIES = 100
 _TOURNAMENT = 3
 _LENGTH = 2048
+_MATCHED = "for at most the parent's bytes"
+_DEAREST = 0.5
+"""Share of dense attention's bytes above which a candidate is no parent while there are cheaper ones."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +90,12 @@ def _retuned(parent: Known, view: SearchView, rng: random.Random) -> _Child:
     """The parent's graph with other knobs: the study's suggestion, or a step from the parent's."""
     old = parent.candidate.knobs
     suggested = view.suggestion if rng.random() < 0.5 else None
-    knobs = suggested or view.space.neighbour(old, rng)
-    why = "suggested by the study" if suggested else "a step in the knobs"
-    what = f"{parent.hash[:8]} with {_difference(old, knobs)} ({why})"
-    return _Child(Candidate(parent.candidate.graph, knobs), what, (parent.hash,))
+    knobs, why = view.space.neighbour(old, rng), "a step in the knobs"
+    if suggested is not None:
+        knobs, why = view.space.clipped(suggested), "suggested by the study"
+    child, why = _affordable(Candidate(parent.candidate.graph, knobs), parent, why, view)
+    what = f"{parent.hash[:8]} with {_difference(old, child.knobs)} ({why})"
+    return _Child(child, what, (parent.hash,))
 
 
 def _remade(parent: Known, pool: _Pool, view: SearchView, rng: random.Random) -> _Child | None:
@@ -103,22 +108,46 @@ def _remade(parent: Known, pool: _Pool, view: SearchView, rng: random.Random) ->
     if not _teaches(mutation.graph, parent, pool, view):
         return None
     old = parent.candidate.knobs
-    child, why = Candidate(mutation.graph, old), ""
     draw = rng.random()
-    if draw < 0.2 and view.suggestion is not None:
-        child, why = Candidate(mutation.graph, view.suggestion), "suggested by the study"
-    elif draw < 0.4:
-        child, why = Candidate(mutation.graph, view.space.neighbour(old, rng)), "a step in the knobs"
-    elif child.serves(view.geometry):
-        length = view.prompt_tokens or _LENGTH
-        limit = row_bytes(parent.candidate, view.geometry, length)
-        child = matched(child, limit, view.space, view.geometry, length) or child
-        why = "for at most the parent's bytes"
+    if draw < 0.15 and view.suggestion is not None:
+        knobs, why = view.space.clipped(view.suggestion), "suggested by the study"
+        child, why = _affordable(Candidate(mutation.graph, knobs), parent, why, view)
+    elif draw < 0.3:
+        knobs, why = view.space.neighbour(old, rng), "a step in the knobs"
+        child, why = _affordable(Candidate(mutation.graph, knobs), parent, why, view)
+    else:
+        child = Candidate(mutation.graph, old)
+        child, why = _at_most(child, _bytes(parent.candidate, view), view) or child, _MATCHED
     what = f"{parent.hash[:8]}: {mutation.what}"
     if child.knobs != old:
         what += f"; {_difference(old, child.knobs)} ({why})"
     donor = (others[mutation.donor].hash,) if mutation.donor is not None else ()
     return _Child(child, what[:600], (parent.hash, *donor))
+
+
+def _bytes(candidate: Candidate, view: SearchView) -> float:
+    return row_bytes(candidate, view.geometry, view.prompt_tokens or _LENGTH, view.space.layers)
+
+
+def _at_most(candidate: Candidate, limit: float, view: SearchView) -> Candidate | None:
+    """The candidate with the largest budget that reads no more than `limit`; None where there is none."""
+    if not candidate.serves(view.geometry):
+        return None
+    return matched(candidate, limit, view.space, view.geometry, view.prompt_tokens or _LENGTH)
+
+
+def _affordable(child: Candidate, parent: Known, why: str, view: SearchView) -> tuple[Candidate, str]:
+    """The child as it is, unless it reads far more than its parent: then with a smaller topk_val, if that
+    helps."""
+    limit = 1.25 * _bytes(parent.candidate, view)
+    if not child.serves(view.geometry) or _bytes(child, view) <= limit:
+        return child, why
+    smaller = _at_most(child, limit, view)
+    return (
+        (smaller, f"{why}, with topk_val cut to what the parent reads and a quarter")
+        if smaller
+        else (child, why)
+    )
 
 
 def _teaches(graph: FlowGraph, parent: Known, pool: _Pool, view: SearchView) -> bool:
@@ -127,9 +156,7 @@ def _teaches(graph: FlowGraph, parent: Known, pool: _Pool, view: SearchView) -> 
         return True
     if behaviour(graph) != behaviour(parent.candidate.graph):
         return False
-    length = view.prompt_tokens or _LENGTH
-    ours = row_bytes(Candidate(graph, parent.candidate.knobs), view.geometry, length)
-    return ours < row_bytes(parent.candidate, view.geometry, length) * 0.995
+    return _bytes(Candidate(graph, parent.candidate.knobs), view) < _bytes(parent.candidate, view) * 0.995
 
 
 def _difference(old: Knobs, new: Knobs) -> str:
@@ -162,9 +189,15 @@ class _Pool:
         level = ranks(self._rows)
         space = _crowding_by_front(self._rows, level)
         top = view.dense_accuracy or max((known.accuracy for known in self._rows), default=0.0)
-        # The cheap end of a front is always open: what answers fewer than half of dense's prompts comes last.
+        # Both ends of a front are always open: what answers fewer than half of dense's prompts comes last,
+        # and what saves less than half of its bytes.
         self._order = {
-            known.hash: (known.accuracy < top / 2, level[i], -space[i], known.hash)
+            known.hash: (
+                known.accuracy < top / 2 or known.bytes > _DEAREST * known.dense_bytes,
+                level[i],
+                -space[i],
+                known.hash,
+            )
             for i, known in enumerate(self._rows)
         }
 
