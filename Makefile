@@ -1,0 +1,35 @@
+# Two commands from a bare clone: `make search` and `make test`. Everything they need goes into .venv.
+PYTHON ?= python3
+VENV ?= .venv
+BUDGET ?= 50
+PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: search test check clean
+
+search: $(VENV)/.installed
+	$(VENV)/bin/python -m agent.search --budget $(BUDGET) $(ARGS)
+
+test: $(VENV)/.installed-dev
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+check: $(VENV)/.installed-dev
+	$(VENV)/bin/python -m ruff check .
+	$(VENV)/bin/python -m mypy
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || \
+	  { echo "Python 3.11 or 3.12 is needed; choose one: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	@echo "installing into $(VENV) (torch, transformers, ray and more: some minutes the first time)"
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
+	@echo "installing into $(VENV) with the dev extra (some minutes the first time)"
+	$(PIP) -e '.[dev]'
+	@touch $@ $(VENV)/.installed
