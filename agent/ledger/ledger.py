@@ -45,6 +45,7 @@ class Ledger:
         self.url = as_url(database)
         self._engine = open_engine(database, create=create)
         self._writer = self._engine.execution_options(write=True)
+        self._environments: dict[str, tuple[int, str]] = {}  # (id, digest) by the facts' JSON
         self._numbers: dict[int, int] = {}  # next proposal number by run; a run has one driver
 
     def close(self) -> None:
@@ -70,6 +71,7 @@ class Ledger:
     ) -> RunRecord:
         """Start a run driven by this process. `settings` is JSON, all that `--resume` needs;
         `labels` is what a reader must know to judge the numbers."""
+        environment_id, _ = self._known_environment(environment)
         with explained(self.url), self._writer.begin() as connection:
             row: dict[str, Any] = {
                 "name": name,
@@ -77,7 +79,7 @@ class Ledger:
                 "settings": settings,
                 "workload": workload,
                 "labels": dict(labels or {}),
-                "environment_id": _environment(connection, environment),
+                "environment_id": environment_id,
                 "driver": driver.me(),
                 "created_at": _now(),
                 "seconds": 0.0,
@@ -186,12 +188,13 @@ class Ledger:
 
         A failed evaluation of the same split is replaced; a completed one stays and is an error to repeat.
         """
+        environment_id = self._known_environment(environment)[0] if environment is not None else None
         with explained(self.url), self._writer.begin() as connection:
             same = (Evaluation.candidate_id == candidate_id, Evaluation.split == evaluation.split)
             connection.execute(delete(Evaluation).where(*same, Evaluation.status == "failed"))
             row = evaluation.model_dump() | {
                 "candidate_id": candidate_id,
-                "environment_id": _environment(connection, environment) if environment is not None else None,
+                "environment_id": environment_id,
                 "created_at": _now(),
             }
             connection.execute(insert(Evaluation).values(row))
@@ -202,8 +205,9 @@ class Ledger:
         self, candidate_hash: str, split: str, workload: str, environment: Mapping[str, object]
     ) -> tuple[int, EvaluationRecord] | None:
         """A completed evaluation of the same candidate, prompts and environment in any run, with its id."""
+        _, digest = self._known_environment(environment)
         with explained(self.url), self._engine.connect() as connection:
-            return queries.reusable(connection, candidate_hash, split, workload, _digest(environment))
+            return queries.reusable(connection, candidate_hash, split, workload, digest)
 
     def pending(self, run_id: int) -> list[CandidateRecord]:
         """Candidates that were accepted and whose evaluation is not complete, oldest first."""
@@ -248,6 +252,15 @@ class Ledger:
                 select(Environment.facts).where(Environment.id == environment_id)
             ).scalar()
         return dict(found or {})
+
+    def _known_environment(self, facts: Mapping[str, object]) -> tuple[int, str]:
+        """(id, digest) of an environment, added when it is new."""
+        text = json.dumps(facts, sort_keys=True, default=str)
+        if text not in self._environments:
+            digest = hashlib.sha256(text.encode()).hexdigest()
+            with explained(self.url), self._writer.begin() as connection:
+                self._environments[text] = (_environment(connection, digest, facts), digest)
+        return self._environments[text]
 
     def _add(self, run_id: int, proposal: ProposalRecord, status: Status, extra: dict[str, Any]) -> int:
         row = proposal.model_dump(exclude={"parents"}) | {
@@ -306,12 +319,7 @@ def _settle(connection: Connection, candidate_id: int, status: Status, reason: s
     )
 
 
-def _digest(facts: Mapping[str, object]) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _environment(connection: Connection, facts: Mapping[str, object]) -> int:
-    digest = _digest(facts)
+def _environment(connection: Connection, digest: str, facts: Mapping[str, object]) -> int:
     found = connection.execute(select(Environment.id).where(Environment.digest == digest)).scalar()
     if found is not None:
         return found

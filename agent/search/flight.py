@@ -83,6 +83,7 @@ class Flight:
         self._board = board
         self._timeout = timeout
         self._aboard: dict[str, Passenger] = {}
+        self._others = len(ledger.runs()) > 1  # without other runs there is nothing to use again
 
     def __len__(self) -> int:
         return len(self._aboard)
@@ -157,6 +158,8 @@ class Flight:
         self._ledger.record(passenger.id, evaluation, status, reason, environment=self._bench.environment)
 
     def _reused(self, passenger: Passenger, split: Split, status: Status | None = None) -> Measurement | None:
+        if not self._others:
+            return None
         return reuse(self._ledger, self._bench, passenger.id, passenger.hash, split, status)
 
 
