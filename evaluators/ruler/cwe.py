@@ -22,16 +22,21 @@ def draw(rng: random.Random, amount: int, *, length: int, example: bool = True) 
     common, other = (30, 3) if length >= 4096 else (6, 1)
     before: tuple[str, ...] = ()
     if example:
-        solved = _sample(rng, EXAMPLE_WORDS, 10, 3)
+        solved = solved_example(rng)
         before = (*solved.pieces, *solved.reply, "\n")
     words = COMMON + max(1, (amount - COMMON * common) // other)
     sample = _sample(rng, words, common, other)
     return Draft(before + sample.pieces, sample.answers, sample.reply)
 
 
+def solved_example(rng: random.Random) -> Draft:
+    return _sample(rng, EXAMPLE_WORDS, 10, 3)
+
+
 def _sample(rng: random.Random, words: int, common: int, other: int) -> Draft:
     chosen = rng.sample(all_words(), words)
-    answers = chosen[:COMMON]
+    # Replies list the words in alphabetical order: one right answer a step, which a small model can learn.
+    answers = sorted(chosen[:COMMON])
     entries = answers * common + chosen[COMMON:] * other
     rng.shuffle(entries)
     pieces = [_INTRO]
