@@ -69,7 +69,7 @@ def search(
     max_proposals: Annotated[
         int | None, typer.Option(min=1, help="Stop after this many proposals; default: 20 x budget + 100.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of prompts, proposer and study.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=399_999, help="Of prompts, proposer and study.")] = 0,
     db: Annotated[str | None, typer.Option(help="Ledger: SQLAlchemy URL or SQLite file.")] = None,
     runs_dir: Annotated[Path, typer.Option(help="Folder of the ledger, plots and caches.")] = Path("runs"),
     resume: Annotated[

@@ -134,4 +134,5 @@ def _say_how_to_resume(ledger: Ledger, order: Order, console: Console) -> None:
         f"stopped with {measured} measured candidates in the ledger; "
         f"continue with: python -m agent.search --resume {run.name}{where}{folder}",
         markup=False,
+        soft_wrap=True,
     )

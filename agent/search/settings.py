@@ -29,7 +29,7 @@ class SearchSettings(BaseModel):
     hotpot: str | None = None
     executor: ExecutorName = "ray"
     workers: int | None = Field(default=None, ge=1)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=400_000)
     accuracy_floor: float = Field(default=0.05, ge=0.0, le=1.0)
     timeout: float = Field(default=120.0, gt=0)
     repairs: int = Field(default=3, ge=0)

@@ -71,7 +71,7 @@ class LineView:
         self._last = ""
 
     def start(self, progress: Progress) -> None:
-        self._console.print(f"run {progress.run}", markup=False, highlight=False)
+        self._console.print(f"run {progress.run}", markup=False, highlight=False, soft_wrap=True)
         for text in progress.notices:
             self.notice(text)
 
@@ -80,10 +80,10 @@ class LineView:
         now = time.monotonic()
         if text.partition(" | ")[0] != self._last and now - self._printed >= _LINE_S:
             self._printed, self._last = now, text.partition(" | ")[0]
-            self._console.print(text, markup=False, highlight=False)
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def notice(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False)
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def stop(self) -> None: ...
 

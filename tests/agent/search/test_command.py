@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -73,3 +74,18 @@ def test_the_llm_proposer_without_a_key_is_refused(tmp_path: Path, monkeypatch: 
     told = command("--proposer", "llm", "--runs-dir", str(tmp_path))
     assert told.returncode == 1
     assert "OPENAI_API_KEY" in told.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_signal_interrupts_and_more_do_not_disturb(number: signal.Signals) -> None:
+    code = (
+        "import os, time\n"
+        "from agent.search import interrupts\n"
+        "interrupts.install()\n"
+        "try:\n"
+        f"    os.kill(os.getpid(), {int(number)}); time.sleep(10)\n"
+        "except KeyboardInterrupt:\n"
+        "    os.kill(os.getpid(), 2); os.kill(os.getpid(), 15); print('closed')\n"
+    )
+    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (told.returncode, told.stdout) == (0, "closed\n")
