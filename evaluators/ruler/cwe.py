@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from evaluators.ruler.prompt import Draft
-from evaluators.ruler.words import all_words
+from evaluators.ruler.words import all_words, word_list
 
 COMMON = 10
 EXAMPLE_WORDS = 40
@@ -26,15 +26,26 @@ def draw(rng: random.Random, amount: int, *, length: int, example: bool = True) 
         before = (*solved.pieces, *solved.reply, "\n")
     words = COMMON + max(1, (amount - COMMON * common) // other)
     sample = _sample(rng, words, common, other)
-    return Draft(before + sample.pieces, sample.answers, sample.reply)
+    return Draft(before + sample.pieces, sample.answers, sample.reply, sample.prefix)
 
 
 def solved_example(rng: random.Random) -> Draft:
     return _sample(rng, EXAMPLE_WORDS, 10, 3)
 
 
+def distinct_words(rng: random.Random, count: int) -> list[str]:
+    """`count` words in random order. Prompts of 128K tokens outgrow the word lists: compounds join them."""
+    known = all_words()
+    if count <= len(known):
+        return rng.sample(known, count)
+    words = dict.fromkeys(known)
+    while len(words) < count:
+        words[f"{rng.choice(word_list('adjective'))}-{rng.choice(word_list('noun'))}"] = None
+    return rng.sample(list(words), count)
+
+
 def _sample(rng: random.Random, words: int, common: int, other: int) -> Draft:
-    chosen = rng.sample(all_words(), words)
+    chosen = distinct_words(rng, words)
     # Replies list the words in alphabetical order: one right answer a step, which a small model can learn.
     answers = sorted(chosen[:COMMON])
     entries = answers * common + chosen[COMMON:] * other
@@ -42,6 +53,7 @@ def _sample(rng: random.Random, words: int, common: int, other: int) -> Draft:
     pieces = [_INTRO]
     for number, word in enumerate(entries, 1):
         pieces += [f" {number}.", f" {word}"]
-    pieces.append(f"\nWhich {COMMON} words are the most common in the list above? The {COMMON} most common words are:")
+    prefix = f" The {COMMON} most common words are:"
+    pieces.append(f"\nWhich {COMMON} words are the most common in the list above?{prefix}")
     reply = [piece for number, word in enumerate(answers, 1) for piece in (f" {number}.", f" {word}")]
-    return Draft(tuple(pieces), tuple(answers), tuple(reply))
+    return Draft(tuple(pieces), tuple(answers), tuple(reply), prefix)

@@ -12,6 +12,7 @@ _ZETA_2 = 1.6449340668482264
 NOISE = "..."
 
 _INTRO = "Read the coded text below and keep count of how often each coded word appears. Ignore the dots.\n"
+_PREFIX = " The three most frequent words are:"
 
 
 def draw(rng: random.Random, amount: int) -> Draft:
@@ -26,5 +27,5 @@ def draw(rng: random.Random, amount: int) -> Draft:
         words += [f" {word}"] * max(1 if rank > 4 else 5 - rank, int(amount * rank**-ALPHA / _ZETA_2))
     rng.shuffle(words)
     answers = tuple(ranked[1:4])
-    ask = "\nWhich three coded words appear most often in the text above? The three most frequent words are:"
-    return Draft((_INTRO, *words, ask), answers, (*(f" {word}" for word in answers), "."))
+    ask = f"\nWhich three coded words appear most often in the text above?{_PREFIX}"
+    return Draft((_INTRO, *words, ask), answers, (*(f" {word}" for word in answers), "."), _PREFIX)

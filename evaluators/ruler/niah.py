@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,11 +38,16 @@ class Needle:
     value: str
 
 
-def draw(task: Niah, rng: random.Random, amount: int, sentences: Sequence[str]) -> Draft:
-    """One sample with `amount` units of filler (sentences, or distractor needles)."""
+def draw(
+    task: Niah, rng: random.Random, amount: int, sentences: Sequence[str], running: bool = False
+) -> Draft:
+    """One sample with `amount` units of filler (sentences, or distractor needles).
+
+    Essay haystacks take `sentences` in random order or, where they are `running` text, from the beginning on.
+    """
     needles = draw_needles(task, rng)
     asked = list(dict.fromkeys(needle.key for needle in needles))[: task.queries]
-    haystack, placed = scatter(task, needles, rng, amount, sentences)
+    haystack, placed = scatter(task, needles, rng, amount, sentences, running)
     return ask(task, placed, asked, intro(task) + haystack)
 
 
@@ -63,10 +68,14 @@ def random_text(kind: Kind, rng: random.Random) -> str:
 
 def intro(task: Niah) -> tuple[str, ...]:
     if task.plural:
-        return (f"Some special magic {task.value}s are hidden in the text below."
-                f" Remember them, you will be asked about the {task.value}s afterwards.\n",)
-    return (f"A special magic {task.value} is hidden in the text below."
-            f" Remember it, you will be asked about the {task.value} afterwards.\n",)
+        return (
+            f"Some special magic {task.value}s are hidden in the text below."
+            f" Remember them, you will be asked about the {task.value}s afterwards.\n",
+        )
+    return (
+        f"A special magic {task.value} is hidden in the text below."
+        f" Remember it, you will be asked about the {task.value} afterwards.\n",
+    )
 
 
 def line(task: Niah, needle: Needle) -> tuple[str, ...]:
@@ -74,11 +83,21 @@ def line(task: Niah, needle: Needle) -> tuple[str, ...]:
     return (f" One of the special magic {task.value}s for", f" {needle.key}", " is:", f" {needle.value}", ".")
 
 
-def scatter(task: Niah, needles: Sequence[Needle], rng: random.Random, amount: int,
-            sentences: Sequence[str]) -> tuple[tuple[str, ...], list[Needle]]:
+def scatter(
+    task: Niah,
+    needles: Sequence[Needle],
+    rng: random.Random,
+    amount: int,
+    sentences: Sequence[str],
+    running: bool = False,
+) -> tuple[tuple[str, ...], list[Needle]]:
     """The haystack of `amount` units with the needles in it, and the needles in its order."""
+    filler: list[tuple[str, ...]]
     if task.haystack == "essay":
-        filler: list[tuple[str, ...]] = [(f" {rng.choice(sentences)}",) for _ in range(amount)]
+        if running:  # text that is too short begins anew
+            filler = [(f" {sentences[i % len(sentences)]}",) for i in range(amount)]
+        else:
+            filler = [(f" {rng.choice(sentences)}",) for _ in range(amount)]
         depths = rng.sample(range(DEPTHS), min(len(needles), DEPTHS))
         depths += rng.choices(range(DEPTHS), k=len(needles) - len(depths))
         spots = [depth * amount // (DEPTHS - 1) for depth in depths]
@@ -86,8 +105,8 @@ def scatter(task: Niah, needles: Sequence[Needle], rng: random.Random, amount: i
         if task.haystack == "noise":
             filler = [(f" {NOISE_SENTENCES[i % len(NOISE_SENTENCES)]}",) for i in range(amount)]
         else:
-            filler = [line(task, Needle(random_text(task.key, rng), random_text(task.value, rng)))
-                      for _ in range(amount)]
+            keys = {needle.key for needle in needles}
+            filler = [line(task, _distractor(task, rng, keys)) for _ in range(amount)]
         spots = [rng.randint(0, amount) for _ in needles]
     order = list(needles)
     rng.shuffle(order)
@@ -99,16 +118,26 @@ def scatter(task: Niah, needles: Sequence[Needle], rng: random.Random, amount: i
     return (*pieces, *(piece for row in filler[done:] for piece in row)), order
 
 
+def _distractor(task: Niah, rng: random.Random, taken: Collection[str]) -> Needle:
+    """A needle that no question is about: a second value of an asked key would be as right as the first."""
+    key = random_text(task.key, rng)
+    while key in taken:
+        key = random_text(task.key, rng)
+    return Needle(key, random_text(task.value, rng))
+
+
 def ask(task: Niah, placed: Sequence[Needle], asked: Sequence[str], context: tuple[str, ...]) -> Draft:
     """The question about the keys `asked` after `context`; values keep the order of `placed`."""
     values = {key: [needle.value for needle in placed if needle.key == key] for key in asked}
     plural = sum(map(len, values.values())) > 1
     kind = f"{task.value}s" if plural else task.value
     before = f"\nWhat {'are all' if plural else 'is'} the special magic {kind} for"
-    middle = f" mentioned in the provided text? The special magic {kind} for"
+    restated = f" The special magic {kind} for"
     keys = join_keys(asked)
-    pieces = (*context, before, *keys, middle, *keys, f" mentioned in the provided text {'are' if plural else 'is'}")
-    return Draft(pieces, tuple(value for found in values.values() for value in found), _reply(values))
+    end = f" mentioned in the provided text {'are' if plural else 'is'}"
+    pieces = (*context, before, *keys, f" mentioned in the provided text?{restated}", *keys, end)
+    answers = tuple(value for found in values.values() for value in found)
+    return Draft(pieces, answers, _reply(values), "".join((restated, *keys, end)))
 
 
 def join_keys(keys: Sequence[str]) -> tuple[str, ...]:

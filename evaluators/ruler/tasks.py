@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from evaluators.ruler import cwe, fwe, niah, qa, vt
 from evaluators.ruler.niah import Niah
 from evaluators.ruler.prompt import Draft, Metric, Prompt
+from evaluators.ruler.render import Tokenizer, render
 from evaluators.ruler.sources import Sources
 
 Draw = Callable[[random.Random, int], Draft]
-
-
-class Tokenizer(Protocol):
-    def encode(self, text: str) -> Sequence[int]: ...
 
 
 class LengthError(ValueError):
@@ -66,21 +62,21 @@ def drawer(name: str, length: int, sources: Sources) -> tuple[Draw, str]:
         parameters = NIAH[name]
         if parameters.haystack != "essay":
             return lambda rng, amount: niah.draw(parameters, rng, amount, ()), "synthetic"
-        sentences, source = sources.sentences()
-        return lambda rng, amount: niah.draw(parameters, rng, amount, sentences), source
+        hay = sources.haystack()
+        return lambda rng, amount: niah.draw(parameters, rng, amount, hay.sentences, hay.running), hay.source
     if name == "vt":
         return vt.draw, "synthetic"
     if name == "cwe":
         return lambda rng, amount: cwe.draw(rng, amount, length=length), "synthetic"
     if name == "fwe":
         return fwe.draw, "synthetic"
-    questions = sources.questions(name)
-    source = sources.squad if name == "qa_1" else sources.hotpotqa
-    return lambda rng, amount: qa.draw(rng, amount, questions), str(source)
+    data, source = sources.documents(name)
+    return lambda rng, amount: qa.draw(rng, amount, data), source
 
 
-def generate(name: str, length: int, tokenizer: Tokenizer, samples: int, seed: int,
-             sources: Sources | None = None) -> list[Prompt]:
+def generate(
+    name: str, length: int, tokenizer: Tokenizer, samples: int, seed: int, sources: Sources | None = None
+) -> list[Prompt]:
     """`samples` prompts of one task, deterministic in (task, length, tokenizer, seed, sources).
 
     Every prompt's tokens plus the task's new tokens fit `length`. Raises LengthError where the least prompt
@@ -89,24 +85,29 @@ def generate(name: str, length: int, tokenizer: Tokenizer, samples: int, seed: i
     fixed, (draw, source) = task(name), drawer(name, length, sources or Sources())
     room = length - fixed.max_new_tokens
 
-    def at(index: int, amount: int) -> tuple[Draft, tuple[int, ...]]:
+    def at(index: int, amount: int) -> tuple[Draft, str, tuple[int, ...]]:
         draft = draw(random.Random(f"{seed}/{name}/{length}/{index}"), amount)
-        return draft, tuple(tokenizer.encode(draft.text))
+        return draft, *render(tokenizer, draft)
 
-    most = _fit(lambda amount: len(at(0, amount)[1]) <= room, fixed.least)
+    most = _fit(lambda amount: len(at(0, amount)[2]) <= room, fixed.least)
     if most < fixed.least:
-        raise LengthError(f"{name} does not fit {length} tokens ({fixed.max_new_tokens} of them new): ask for more")
+        raise LengthError(
+            f"{name} does not fit {length} tokens ({fixed.max_new_tokens} of them new): ask for more"
+        )
     prompts = []
     for index in range(samples):
         amount = most
-        draft, ids = at(index, amount)
+        draft, text, ids = at(index, amount)
         while len(ids) > room and amount > fixed.least:
             amount = max(fixed.least, min(amount - 1, int(amount * room / len(ids))))
-            draft, ids = at(index, amount)
+            draft, text, ids = at(index, amount)
         if len(ids) > room:
-            raise LengthError(f"{name}, sample {index}: {len(ids)} tokens do not fit {room}: ask for a longer length")
-        prompts.append(Prompt(name, length, index, draft.text, ids, draft.answers, fixed.metric,
-                              fixed.max_new_tokens, source))
+            raise LengthError(
+                f"{name}, sample {index}: {len(ids)} tokens do not fit {room}: ask for a longer length"
+            )
+        prompts.append(
+            Prompt(name, length, index, text, ids, draft.answers, fixed.metric, fixed.max_new_tokens, source)
+        )
     return prompts
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import string
 from collections.abc import Sequence
+from itertools import pairwise
 
 from evaluators.ruler.noise import NOISE_SENTENCES
 from evaluators.ruler.prompt import Draft
@@ -35,12 +36,14 @@ def draw_chain(rng: random.Random) -> tuple[tuple[str, ...], str]:
     return tuple(names), str(rng.randint(10_000, 99_999))
 
 
-def scatter(chains: Sequence[tuple[tuple[str, ...], str]], rng: random.Random, amount: int) -> tuple[str, ...]:
+def scatter(
+    chains: Sequence[tuple[tuple[str, ...], str]], rng: random.Random, amount: int
+) -> tuple[str, ...]:
     """Assignments at random ordered positions of the noise; chains are dealt independently of one another."""
     spots: list[tuple[int, tuple[str, ...]]] = []
     for names, value in chains:
         lines = [(" VAR", f" {names[0]}", " =", f" {value}", ".")]
-        lines += [(" VAR", f" {new}", " = VAR", f" {old}", ".") for old, new in zip(names, names[1:], strict=False)]
+        lines += [(" VAR", f" {new}", " = VAR", f" {old}", ".") for old, new in pairwise(names)]
         where = sorted(rng.randint(0, amount) for _ in lines)
         spots += list(zip(where, lines, strict=True))
     spots.sort(key=lambda spot: spot[0])
@@ -56,6 +59,8 @@ def scatter(chains: Sequence[tuple[tuple[str, ...], str]], rng: random.Random, a
 
 
 def question(context: tuple[str, ...], names: tuple[str, ...], value: str) -> Draft:
-    pieces = (*context, "\nWhich variables hold the value", f" {value}", "? Following the assignments in the text above,"
-              f" {HOPS + 1} variables hold the value", f" {value}", ", they are:")
-    return Draft(pieces, names, (*(f" {name}" for name in names), "."))
+    """Asks for the variables that hold `value` after `context`."""
+    before = f" Following the assignments in the text above, {HOPS + 1} variables hold the value"
+    ask = ("\nWhich variables hold the value", f" {value}", f"?{before}", f" {value}", ", they are:")
+    prefix = f"{before} {value}, they are:"
+    return Draft((*context, *ask), names, (*(f" {name}" for name in names), "."), prefix)
