@@ -1,7 +1,7 @@
 """Training sequences of the probe model: this project's RULER prompts, with several questions a context.
 
-Phases go by skill, then by length: retrieval heads form at 256 tokens on associative recall, late and all at once;
-a run that mixes every task from the start never forms them. Each longer length then takes seconds.
+Phases go by skill, then by length: retrieval heads form at 256 tokens on associative recall, late and all at
+once; a run that mixes every task from the start never forms them. Each longer length then takes seconds.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -21,10 +21,19 @@ from evaluators.ruler.prose import prose_sentences
 from evaluators.ruler.tasks import NIAH
 
 Array = np.ndarray[Any, np.dtype[Any]]
+# Shares of the sequences; common words are learnt last and need the largest.
 ALL_TASKS = {
-    "niah_single_1": 0.04, "niah_single_2": 0.05, "niah_single_3": 0.12, "niah_multikey_1": 0.07,
-    "niah_multikey_2": 0.12, "niah_multikey_3": 0.14, "niah_multivalue": 0.12, "niah_multiquery": 0.08,
-    "vt": 0.12, "cwe": 0.08, "fwe": 0.06,
+    "niah_single_1": 0.03,
+    "niah_single_2": 0.04,
+    "niah_single_3": 0.08,
+    "niah_multikey_1": 0.06,
+    "niah_multikey_2": 0.09,
+    "niah_multikey_3": 0.10,
+    "niah_multivalue": 0.09,
+    "niah_multiquery": 0.08,
+    "vt": 0.10,
+    "cwe": 0.25,
+    "fwe": 0.08,
 }
 
 
@@ -44,13 +53,25 @@ class Phase:
     tokens: int = 65_536
 
 
+_RETRIEVAL = ("niah_single_3", "niah_multikey_2", "niah_multiquery", "vt")
 PHASES = (
-    Phase((256,), {"drill": 0.5, "niah_multikey_1": 0.4, "niah_multikey_2": 0.1}, ("niah_multikey_1",), 0.97, 0.40),
-    Phase((256,), {"niah_multikey_1": 0.15, "niah_multikey_2": 0.15, "niah_single_3": 0.3, "vt": 0.3, "drill": 0.1},
-          ("niah_single_3", "niah_multikey_2", "vt"), 0.97, 0.48),
-    Phase((512,), ALL_TASKS, ("niah_single_3", "niah_multikey_2", "vt", "niah_multiquery"), 0.97, 0.56),
-    Phase((1024,), ALL_TASKS, (), 1.0, 0.66),
-    Phase((2048,), ALL_TASKS, (), 1.0, 0.78),
+    Phase(
+        (256,),
+        {"drill": 0.5, "niah_multikey_1": 0.4, "niah_multikey_2": 0.1},
+        ("niah_multikey_1",),
+        0.97,
+        0.40,
+    ),
+    Phase(
+        (256,),
+        {"niah_multikey_1": 0.15, "niah_multikey_2": 0.15, "niah_single_3": 0.3, "vt": 0.3, "drill": 0.1},
+        ("niah_single_3", "niah_multikey_2", "vt"),
+        0.97,
+        0.48,
+    ),
+    Phase((512,), ALL_TASKS, _RETRIEVAL, 0.97, 0.54),
+    Phase((512, 1024), ALL_TASKS, _RETRIEVAL, 0.98, 0.60),
+    Phase((1024, 2048), ALL_TASKS, _RETRIEVAL, 0.98, 0.66),
     Phase((512, 1024, 2048, 4096, 4096, 4096), ALL_TASKS, (), 1.0, 1.0),
 )
 
@@ -63,51 +84,65 @@ class Sequence1:
     answer: list[bool]
 
 
+@dataclass(frozen=True)
+class Part:
+    """A stretch of a sequence: prompt text, an answer, or the answer of the solved example in the prompt."""
+
+    pieces: Sequence[str]
+    kind: Literal["text", "answer", "example"] = "text"
+
+
 class Writer:
     """Builds sequences from pieces, encoding each piece once."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.bos, self.eos, self.pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
         raw = tokenizer.backend_tokenizer
-        self.encode = lru_cache(maxsize=200_000)(lambda piece: tuple(raw.encode(piece, add_special_tokens=False).ids))
+        self.encode = lru_cache(maxsize=200_000)(
+            lambda piece: tuple(raw.encode(piece, add_special_tokens=False).ids)
+        )
 
     def count(self, pieces: Sequence[str]) -> int:
         return sum(len(self.encode(piece)) for piece in pieces)
 
-    def write(self, parts: Sequence[tuple[Sequence[str], bool]]) -> Sequence1:
-        """Parts are (pieces, whether they answer); an answer ends with EOS."""
+    def write(self, parts: Sequence[Part]) -> Sequence1:
+        """The sequence of `parts`; EOS follows an answer, but not the answer of an example inside the prompt."""
         ids, answer = [self.bos], [False]
-        for pieces, is_answer in parts:
-            for piece in pieces:
+        for part in parts:
+            for piece in part.pieces:
                 ids += self.encode(piece)
-            if is_answer:
+            if part.kind == "answer":
                 ids.append(self.eos)
-            answer += [is_answer] * (len(ids) - len(answer))
+            answer += [part.kind != "text"] * (len(ids) - len(answer))
         return Sequence1(ids, answer)
 
 
-def _turns(drafts: Sequence[Draft]) -> list[tuple[Sequence[str], bool]]:
-    return [part for draft in drafts for part in ((draft.pieces, False), (draft.reply, True))]
+def _turns(drafts: Sequence[Draft], last: Literal["answer", "example"] = "answer") -> list[Part]:
+    return [part for draft in drafts for part in (Part(draft.pieces), Part(draft.reply, last))]
 
 
 def _drill(rng: random.Random, length: int, writer: Writer) -> Sequence1:
     """Associative recall: keys and 3 digits, then every key again in another order."""
     gap = rng.choice(((), (" is",), (" is", ":")))
     each = 6 + len(gap)
-    pairs = [(niah.random_text("word", rng), str(rng.randint(100, 999))) for _ in range(length // (2 * each + 1))]
+    pairs = [
+        (niah.random_text("word", rng), str(rng.randint(100, 999))) for _ in range(length // (2 * each + 1))
+    ]
     first = [piece for key, value in pairs for piece in (f" {key}", *gap, f" {value}")]
     rng.shuffle(pairs)
-    parts: list[tuple[Sequence[str], bool]] = [(first, False)]
+    parts = [Part(first)]
     for key, value in pairs:
-        parts += [((f" {key}", *gap), False), ((f" {value}",), True)]
+        parts += [Part((f" {key}", *gap)), Part((f" {value}",), "answer")]
     return writer.write(parts)
 
 
 def _niah(task: Niah, rng: random.Random, length: int, writer: Writer) -> Sequence1:
-    """The task's prompt, half of the time with more needles than the task has, and more questions after the first."""
-    queries = min(task.queries, 2 if length <= 256 else 4) if task.queries == 1 or length <= 256 else rng.randint(2, 4)
+    """The task's prompt, half of the time with more needles than it has, and more questions after the first."""
+    queries = min(task.queries, 2) if length <= 256 or task.queries == 1 else rng.randint(2, 4)
     values = min(task.values, 2) if length <= 256 else task.values if task.values == 1 else rng.randint(2, 4)
-    ask_cost = 40 + 30 * (task.value == "uuid") + 68 * (task.key == "uuid") + 18 * (queries - 1) + 9 * (values - 1)
+    ask_cost = (
+        40 + 30 * (task.value == "uuid") + 68 * (task.key == "uuid") + 18 * (queries - 1) + 9 * (values - 1)
+    )
     line_cost = (20 + 29 * (task.value == "uuid") + 35 * (task.key == "uuid")) * values
     room = length - 24 - ask_cost
     if task.haystack == "needle":
@@ -141,11 +176,9 @@ def _vt(rng: random.Random, length: int, writer: Writer) -> Sequence1:
     made = [vt.draw_chain(rng) for _ in range(chains)]
     amount = max(3, int((room - 80 * chains - 70 * (chains - 1)) / 5.6))
     amount = amount if rng.random() < 0.8 else rng.randint(3, amount)
-    parts: list[tuple[Sequence[str], bool]] = []
+    parts: list[Part] = []
     if example:
-        solved = vt.draw(rng, vt.EXAMPLE_FILLER, example=False)
-        # No EOS inside the prompt: the example's reply is text there.
-        parts += [((*solved.pieces, *solved.reply, "\n"), False)]
+        parts = [*_turns([vt.draw(rng, vt.EXAMPLE_FILLER, example=False)], "example"), Part(("\n",))]
     context = (vt.INTRO, *vt.scatter(made, rng, amount))
     drafts = [vt.question(context if not at else (), names, value) for at, (names, value) in enumerate(made)]
     return writer.write(parts + _turns(drafts))
@@ -157,12 +190,15 @@ def _cwe(rng: random.Random, length: int, writer: Writer) -> Sequence1:
     # An entry takes 2 tokens up to number 999, and 7 beyond it.
     amount = max(70, room // 2 if room < 1998 else 999 + (room - 1998) // 7)
     amount = amount if rng.random() < 0.8 or length < 1024 else rng.randint(70, amount)
-    return writer.write(_turns([cwe.draw(rng, amount, length=length, example=example)]))
+    parts = [*_turns([cwe.solved_example(rng)], "example"), Part(("\n",))] if example else []
+    return writer.write(parts + _turns([cwe.draw(rng, amount, length=length, example=False)]))
 
 
 def _fwe(rng: random.Random, length: int, writer: Writer) -> Sequence1:
     amount = int((length - 70) / 3.5)
-    return writer.write(_turns([fwe.draw(rng, amount if rng.random() < 0.8 else rng.randint(50, max(50, amount)))]))
+    return writer.write(
+        _turns([fwe.draw(rng, amount if rng.random() < 0.8 else rng.randint(50, max(50, amount)))])
+    )
 
 
 def draw(name: str, rng: random.Random, length: int, writer: Writer) -> Sequence1:
@@ -170,14 +206,17 @@ def draw(name: str, rng: random.Random, length: int, writer: Writer) -> Sequence
     if name in NIAH:
         return _niah(NIAH[name], rng, length, writer)
     others: dict[str, Callable[[random.Random, int, Writer], Sequence1]] = {
-        "drill": _drill, "vt": _vt, "cwe": _cwe, "fwe": _fwe,
+        "drill": _drill,
+        "vt": _vt,
+        "cwe": _cwe,
+        "fwe": _fwe,
     }
     return others[name](rng, length, writer)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """x [B, L + 1] token ids; at [B, K] positions whose next token is scored; weight class [B, K] (2 answer, 1 other,
+    """x [B, L + 1] token ids; at [B, K] positions whose next token is scored; kind [B, K] (2 answer, 1 other,
     0 padding); task [B] index into the sorted task names of the phase."""
 
     x: Array
@@ -194,11 +233,19 @@ def batches(phase: Phase, tokenizer: Any, seed: str) -> Iterator[Batch]:
     shares = [phase.mix[name] for name in names]
     while True:
         length = rng.choice(phase.lengths)
-        yield _batch(phase.tokens // length, length, names, rng.choices(names, shares, k=phase.tokens // length),
-                     rng, writer)
+        yield _batch(
+            phase.tokens // length,
+            length,
+            names,
+            rng.choices(names, shares, k=phase.tokens // length),
+            rng,
+            writer,
+        )
 
 
-def _batch(size: int, length: int, names: list[str], drawn: list[str], rng: random.Random, writer: Writer) -> Batch:
+def _batch(
+    size: int, length: int, names: list[str], drawn: list[str], rng: random.Random, writer: Writer
+) -> Batch:
     scored = max(128, length // 4)
     x = np.full((size, length + 1), writer.pad, dtype=np.int64)
     at = np.zeros((size, scored), dtype=np.int64)
@@ -209,7 +256,9 @@ def _batch(size: int, length: int, names: list[str], drawn: list[str], rng: rand
         x[row, :count] = made.ids[:count]
         answer = np.array(made.answer[1:count], dtype=bool)
         answers, others = np.flatnonzero(answer)[:scored], np.flatnonzero(~answer)
-        picked = np.array(rng.sample(range(len(others)), min(len(others), scored - len(answers))), dtype=np.int64)
+        picked = np.array(
+            rng.sample(range(len(others)), min(len(others), scored - len(answers))), dtype=np.int64
+        )
         positions = np.concatenate([answers, others[picked]])
         at[row, : len(positions)] = positions
         kind[row, : len(positions)] = [2] * len(answers) + [1] * len(picked)

@@ -18,6 +18,8 @@ import typer
 if TYPE_CHECKING:
     import torch
 
+    from evaluators.probe.curriculum import Phase
+
 LEARNING_RATE = 2e-3
 WARMUP_STEPS = 400
 DECAY_SHARE = 0.25
@@ -38,10 +40,16 @@ class Progress:
     right: dict[str, float] = field(default_factory=dict)
 
 
+class CheckpointError(RuntimeError):
+    """A checkpoint that training cannot go on from."""
+
+
 class Trainer:
     """One training run in `out`: model, optimiser, progress."""
 
-    def __init__(self, out: Path, minutes: float, seed: int, device: str, workers: int, compiled: bool) -> None:
+    def __init__(
+        self, out: Path, minutes: float, seed: int, device: str, workers: int, compiled: bool
+    ) -> None:
         import torch
 
         from evaluators.probe.model import new_model
@@ -53,32 +61,52 @@ class Trainer:
         self.tokenizer = build()
         self.model = new_model(self.tokenizer).to(device)
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.05, fused=device == "cuda"
+            self.model.parameters(),
+            lr=LEARNING_RATE,
+            betas=(0.9, 0.95),
+            weight_decay=0.05,
+            fused=device == "cuda",
         )
         self.progress = Progress()
         self.loss = torch.compile(self._loss, dynamic=False) if compiled else self._loss
         self.checkpoint = out / "checkpoint.pt"
         if self.checkpoint.exists():
-            state = torch.load(self.checkpoint, map_location=device, weights_only=True)
+            self._restore()
+            print(f"resumed at step {self.progress.step}, {self.progress.seconds:.0f} s trained", flush=True)
+
+    def _restore(self) -> None:
+        import torch
+
+        try:
+            state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.progress = Progress(**state["progress"])
-            print(f"resumed at step {self.progress.step}, {self.progress.seconds:.0f} s trained", flush=True)
+        except Exception as error:  # a cut or foreign file raises errors of many kinds
+            raise CheckpointError(
+                f"{self.checkpoint} is damaged or of another model ({type(error).__name__}: {error});"
+                " delete it to train from the beginning, or choose another folder"
+            ) from error
 
     def save(self) -> None:
         """Writes the checkpoint whole or not at all."""
         import torch
 
-        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
-                 "progress": vars(self.progress)}
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "progress": vars(self.progress),
+        }
         partial = self.checkpoint.with_suffix(".partial")
         torch.save(state, partial)
         partial.replace(self.checkpoint)
 
-    def _loss(self, x: torch.Tensor, at: torch.Tensor, kind: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _loss(
+        self, x: torch.Tensor, at: torch.Tensor, kind: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """x [B, L + 1], at and kind [B, K]: the loss, and per sequence (right, all) answer tokens [B, 2]."""
         import torch
-        import torch.nn.functional as F  # noqa: N812
+        import torch.nn.functional as F
 
         with torch.autocast(x.device.type, torch.bfloat16):
             # Right padding under a causal mask needs no mask; a mapping keeps transformers from building one.
@@ -88,10 +116,14 @@ class Trainer:
             hidden = hidden.gather(1, at[..., None].expand(-1, -1, hidden.shape[-1]))
             logits = F.linear(hidden, self.model.lm_head.weight)
         target = x.gather(1, at + 1)
-        loss = F.cross_entropy(logits.float().flatten(0, 1), target.flatten(), reduction="none").view_as(target)
+        loss = F.cross_entropy(logits.float().flatten(0, 1), target.flatten(), reduction="none").view_as(
+            target
+        )
         answer, other = (kind == 2).float(), (kind == 1).float()
         hit = (logits.argmax(-1) == target) & (kind == 2)
-        total = (loss * answer).sum() / answer.sum() + OTHER_WEIGHT * (loss * other).sum() / other.sum()
+        # Every sequence weighs the same, whether its answer is three words or eight UUIDs.
+        answers = ((loss * answer).sum(1) / answer.sum(1).clamp(min=1)).mean()
+        total = answers + OTHER_WEIGHT * (loss * other).sum() / other.sum()
         return total, torch.stack([hit.float().sum(1), answer.sum(1)], 1)
 
     def run(self) -> None:
@@ -114,23 +146,30 @@ class Trainer:
                 if now - printed > 15:
                     printed = now
                     rights = " ".join(f"{name} {value:.3f}" for name, value in sorted(progress.right.items()))
-                    print(f"{progress.seconds:5.0f} s step {progress.step} phase {progress.phase} loss {loss.item():.3f}"
-                          f" Mtok {progress.tokens / 1e6:.0f} | {rights}", flush=True)
+                    print(
+                        f"{progress.seconds:5.0f} s step {progress.step} phase {progress.phase}"
+                        f" loss {loss.item():.3f} Mtok {progress.tokens / 1e6:.0f} | {rights}",
+                        flush=True,
+                    )
                 if now - saved > CHECKPOINT_SECONDS:
                     saved = now
                     self.save()
                 if progress.seconds >= self.limit or self._phase_done(phase):
                     break
             if progress.seconds < self.limit and progress.phase + 1 < len(PHASES):
-                print(f"-> phase {progress.phase + 1} at {progress.seconds:.0f} s {progress.right}", flush=True)
+                print(
+                    f"-> phase {progress.phase + 1} at {progress.seconds:.0f} s {progress.right}", flush=True
+                )
                 progress.phase, progress.phase_step, progress.right = progress.phase + 1, 0, {}
         self.save()
 
-    def _phase_done(self, phase: Any) -> bool:
+    def _phase_done(self, phase: Phase) -> bool:
         progress = self.progress
         if progress.phase_step < LEAST_STEPS or phase.latest >= 1:
             return False
-        learnt = bool(phase.until) and min(progress.right.get(name, 0.0) for name in phase.until) >= phase.level
+        learnt = (
+            bool(phase.until) and min(progress.right.get(name, 0.0) for name in phase.until) >= phase.level
+        )
         return learnt or progress.seconds / self.limit >= phase.latest
 
     def _batches(self, phase: int) -> Iterator[tuple[torch.Tensor, ...]]:
@@ -138,14 +177,24 @@ class Trainer:
 
         from evaluators.probe.curriculum import PHASES, batches
 
-        data = _Stream(lambda worker: batches(
-            PHASES[phase], self.tokenizer, f"{self.seed}/{phase}/{self.progress.step}/{worker}"))
-        loader: Any = DataLoader(data, batch_size=None, num_workers=self.workers,
-                                 pin_memory=self.device == "cuda", prefetch_factor=8 if self.workers else None)
+        data = _Stream(
+            lambda worker: batches(
+                PHASES[phase], self.tokenizer, f"{self.seed}/{phase}/{self.progress.step}/{worker}"
+            )
+        )
+        loader: Any = DataLoader(
+            data,
+            batch_size=None,
+            num_workers=self.workers,
+            pin_memory=self.device == "cuda",
+            prefetch_factor=8 if self.workers else None,
+        )
         for tensors in loader:
             yield tuple(tensor.to(self.device, non_blocking=True) for tensor in tensors)
 
-    def _step(self, x: torch.Tensor, at: torch.Tensor, kind: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _step(
+        self, x: torch.Tensor, at: torch.Tensor, kind: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         import torch
 
         share = self.progress.seconds / self.limit
@@ -154,7 +203,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = LEARNING_RATE * scale
         loss, right = self.loss(x, at, kind)
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -195,7 +244,9 @@ def main(
     device: str = "cuda",
     workers: Annotated[int, typer.Option(help="Processes that make training sequences.")] = 14,
     compiled: Annotated[bool, typer.Option(help="Compile the model (a GPU wants it).")] = True,
-    samples: Annotated[int, typer.Option(help="Dense evaluation samples a task and length; 0 for none.")] = 100,
+    samples: Annotated[
+        int, typer.Option(help="Dense evaluation samples a task and length; 0 for none.")
+    ] = 100,
 ) -> None:
     """Train the probe model (or resume), write it in bf16, and measure its dense accuracy."""
     from evaluators.probe.dense import dense_accuracy, table
