@@ -106,7 +106,7 @@ class Writer:
         return sum(len(self.encode(piece)) for piece in pieces)
 
     def write(self, parts: Sequence[Part]) -> Sequence1:
-        """The sequence of `parts`; EOS follows an answer, but not the answer of an example inside the prompt."""
+        """The sequence of `parts`; EOS follows an answer, but not one of an example in the prompt."""
         ids, answer = [self.bos], [False]
         for part in parts:
             for piece in part.pieces:
@@ -137,7 +137,7 @@ def _drill(rng: random.Random, length: int, writer: Writer) -> Sequence1:
 
 
 def _niah(task: Niah, rng: random.Random, length: int, writer: Writer) -> Sequence1:
-    """The task's prompt, half of the time with more needles than it has, and more questions after the first."""
+    """The task's prompt, at times with more needles than it has, and more questions after the first."""
     queries = min(task.queries, 2) if length <= 256 or task.queries == 1 else rng.randint(2, 4)
     values = min(task.values, 2) if length <= 256 else task.values if task.values == 1 else rng.randint(2, 4)
     ask_cost = (
