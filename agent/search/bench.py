@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from search_spaces.candidate import Candidate
 from search_spaces.knobs import KnobSpace
 from search_spaces.seeds import Seed
 from vortex.graph.geometry import Geometry
@@ -35,6 +36,8 @@ class Bench:
     prompt_tokens: int | None = None
     open_heldout: Callable[[], object] = lambda: None
     """Prefills the held-out prompts; called once, before they are needed."""
+    time: Callable[[Candidate], str] | None = None
+    """Times a candidate's attention against dense attention: a `SpeedReport` as JSON."""
 
     @property
     def prompts(self) -> tuple[int, ...]:

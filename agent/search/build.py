@@ -14,6 +14,8 @@ from agent.search.errors import SearchError
 from agent.search.settings import SearchSettings
 from evaluators.executor import EvaluatorSpec, Executor, Limits, LocalExecutor, RayExecutor
 from evaluators.measure.environment import current_environment
+from evaluators.measure.workload import Workload
+from search_spaces.candidate import Candidate
 from vortex.graph.geometry import Geometry
 
 KEY = "OPENAI_API_KEY"
@@ -75,6 +77,7 @@ def build_bench(settings: SearchSettings, cache: Path) -> tuple[Bench, Evaluator
         geometry=geometry,
         prompt_tokens=search.tokens,
         open_heldout=prepared.open_heldout,
+        time=lambda candidate: _timed(candidate, search),
     )
     return bench, ruler_spec(prepared)
 
@@ -116,6 +119,13 @@ def build_proposer(settings: SearchSettings, spent: Spend) -> tuple[Proposer, li
         raise SearchError(f"--proposer llm: {error}; or use --proposer evolution") from error
     note = price_note(proposer.client.settings)
     return proposer, notices + ([note] if note else [])
+
+
+def _timed(candidate: Candidate, workload: Workload) -> str:
+    from evaluators.measure.speed import measure_speed
+
+    config = candidate.config()
+    return measure_speed(candidate.graph.canonical(), config, workload, repeats=30).model_dump_json()
 
 
 def _shape(path: Path) -> tuple[int, Geometry]:

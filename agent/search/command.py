@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
 # What may change when a run is resumed; everything else decides the outcome and stays.
-_FREE = ("budget", "executor", "workers", "timeout", "patience", "max_proposals")
+_FREE = ("budget", "contenders", "executor", "workers", "timeout", "patience", "max_proposals")
 
 
 @app.command()
@@ -62,6 +62,10 @@ def search(
         float,
         typer.Option(min=0.0, max=1.0, help="How far below dense a useful candidate's accuracy may lie."),
     ] = 0.05,
+    contenders: Annotated[
+        int,
+        typer.Option(min=0, help="How many of the best to time against dense attention, alone, at the end."),
+    ] = 2,
     timeout: Annotated[float, typer.Option(min=1.0, help="Seconds for one evaluation.")] = 120.0,
     patience: Annotated[
         int, typer.Option(min=1, help="Stop after this many proposals in a row without a new candidate.")

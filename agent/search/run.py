@@ -16,6 +16,7 @@ from agent.sandbox import Sandbox
 from agent.search import interrupts
 from agent.search.bench import Bench
 from agent.search.build import build_bench, build_executor, build_proposer
+from agent.search.contenders import time_contenders
 from agent.search.errors import SearchError
 from agent.search.session import run_search
 from agent.search.settings import SearchSettings
@@ -52,13 +53,14 @@ def execute(order: Order, console: Console) -> int:
         if run is not None and finished and ledger.tally(run.id).measured >= settings.budget:
             console.print(f"run {run.name} is finished; a larger --budget would continue it", markup=False)
         else:
+            before = len(ledger.runs())
             try:
                 run = _work(ledger, run, settings, order, console)
             except KeyboardInterrupt:
-                _say_how_to_resume(ledger, order, console)
+                _say_how_to_resume(ledger, order, before, console)
                 return INTERRUPTED
             except Exception:
-                _say_how_to_resume(ledger, order, console)
+                _say_how_to_resume(ledger, order, before, console)
                 raise
         report = show(ledger, run, settings, order, console)
         return 0 if report.status is RunStatus.FINISHED else 1
@@ -97,6 +99,9 @@ def _work(
         with build_executor(settings, evaluator, journal) as executor:
             interrupts.install()
             run_search(ledger, run, settings, bench, proposer, sandbox, executor, view, notices)
+    if settings.contenders:
+        report = build_report(ledger, ledger.run(run.id), settings.model_dump(mode="json"))
+        time_contenders(ledger, bench, report, settings.contenders, view)
     return run
 
 
@@ -122,8 +127,10 @@ def _same_ground(run: RunRecord, bench: Bench) -> RunRecord:
     return run
 
 
-def _say_how_to_resume(ledger: Ledger, order: Order, console: Console) -> None:
+def _say_how_to_resume(ledger: Ledger, order: Order, before: int, console: Console) -> None:
     try:
+        if order.resume is None and len(ledger.runs()) == before:
+            return  # it had not begun
         run = ledger.find_run(order.resume or "last")
         measured = ledger.tally(run.id).measured
     except LedgerError:

@@ -31,6 +31,7 @@ class SearchSettings(BaseModel):
     workers: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0, lt=400_000)
     accuracy_floor: float = Field(default=0.05, ge=0.0, le=1.0)
+    contenders: int = Field(default=2, ge=0)
     timeout: float = Field(default=120.0, gt=0)
     repairs: int = Field(default=3, ge=0)
     max_proposals: int | None = Field(default=None, ge=1)

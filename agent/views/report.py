@@ -13,6 +13,7 @@ from agent.search.final import finalists
 from agent.search.flight import measurement_of
 from evaluators.measure import ExcludedTask, Measurement
 from evaluators.measure.pareto import Outcome, Standing, standings
+from evaluators.measure.speed import SpeedReport
 from evaluators.measure.stats import Interval, interval, ratio_interval
 
 FORMAT = 1
@@ -53,6 +54,7 @@ class Row(_Model):
     meets_floor: bool
     wins: tuple[str, ...]
     verdict: str
+    speed: SpeedReport | None = None
 
 
 class Dot(_Model):
@@ -172,6 +174,7 @@ def _row(
         meets_floor=dense is None or judged.accuracy >= dense.accuracy - floor,
         wins=standing.wins_over() if standing else (),
         verdict=_verdict(row, standing),
+        speed=_speed(row),
     )
 
 
@@ -213,6 +216,11 @@ def _verdict(row: CandidateRecord, standing: Standing | None) -> str:
         return "; ".join(wins)
     nearest = max(standing.comparisons, key=lambda c: (c.bytes_ratio.high <= 1.001, c.reference != "dense"))
     return f"no win: {nearest.reason} (against {nearest.reference})"
+
+
+def _speed(row: CandidateRecord) -> SpeedReport | None:
+    found = row.evaluation("speed")
+    return SpeedReport.model_validate_json(found.measurement) if found and found.measurement else None
 
 
 def _dot(row: CandidateRecord) -> Dot | None:

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 def result(report: Report) -> RenderableType:
     """The front beside the seeds and dense, what was measured on, and what may be concluded."""
-    return Group(_front(report), Text(_conclusion(report), style="bold"), Text(_ground(report), style="dim"))
+    speeds = [Text(text) for row in report.front if row.speed for text in _speed(row)]
+    return Group(
+        _front(report), *speeds, Text(_conclusion(report), style="bold"), Text(_ground(report), style="dim")
+    )
 
 
 def _front(report: Report) -> Table:
@@ -56,6 +59,19 @@ def _percent(score: Score) -> str:
 def _ratio(score: Score) -> str:
     ratio = score.bytes_ratio
     return f"{ratio.mean:.3f}\n{escape(f'[{ratio.low:.3f}, {ratio.high:.3f}]')}"
+
+
+def _speed(row: Row) -> list[str]:
+    """One line for each length at which the candidate's attention was timed."""
+    lines = []
+    for column in row.speed.columns if row.speed else ():
+        note = "" if column.accuracy_measured else "; accuracy was not measured at this length"
+        busy = "" if row.speed and row.speed.alone else "; the machine was busy"
+        lines.append(
+            f"{row.name}: attention of a step at {column.length} tokens is {column.ratio} times as fast as dense "
+            f"({column.dense_kernel}), {column.sparse_ms} against {column.dense_ms} ms{note}{busy}"
+        )
+    return lines
 
 
 def _conclusion(report: Report) -> str:
