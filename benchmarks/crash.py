@@ -104,7 +104,7 @@ def _one_kill(place: Path, budget: int, rng: random.Random, tally: Tally) -> boo
             return True
         rng.choice(workers).kill()
         tally.worker_kills += 1
-        time.sleep(rng.uniform(0.0, 1.0))
+        time.sleep(rng.uniform(0.0, 0.5))
         driver.send_signal(
             signal.SIGINT
         )  # the driver lives on; stop it, so that this kill too is resumed from
@@ -218,7 +218,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--budget", type=int, default=60, help="candidates of a run")
+    parser.add_argument("--budget", type=int, default=250, help="candidates of a run")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--drive", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()

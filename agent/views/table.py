@@ -68,8 +68,8 @@ def _speed(row: Row) -> list[str]:
         note = "" if column.accuracy_measured else "; accuracy was not measured at this length"
         busy = "" if row.speed and row.speed.alone else "; the machine was busy"
         lines.append(
-            f"{row.name}: attention of a step at {column.length} tokens is {column.ratio} times as fast as dense "
-            f"({column.dense_kernel}), {column.sparse_ms} against {column.dense_ms} ms{note}{busy}"
+            f"{row.name}: attention of a step at {column.length} tokens is {column.ratio} times as fast as "
+            f"dense ({column.dense_kernel}), {column.sparse_ms} against {column.dense_ms} ms{note}{busy}"
         )
     return lines
 

@@ -17,7 +17,10 @@ from evaluators.executor import Journal
 from evaluators.probe import PROBE_PATH
 
 ROOT = Path(__file__).resolve().parents[3]
-SMALL = "--length 512 --prompts-per-task 2 --heldout-per-task 2 --gate-per-task 1 --tasks niah_single_1,vt"
+SMALL = [
+    *("--length", "512", "--prompts-per-task", "2", "--heldout-per-task", "2", "--gate-per-task", "1"),
+    *("--contenders", "0", "--tasks", "niah_single_1,vt"),
+]
 
 
 def test_a_search_from_the_command_line_and_its_continuation(
@@ -27,7 +30,7 @@ def test_a_search_from_the_command_line_and_its_continuation(
     # A copy has no card: which tasks count is measured, so the length may be one that the card does not list.
     model = shutil.copytree(PROBE_PATH, tmp_path / "model")
     base = [sys.executable, "-m", "agent.search", "--runs-dir", str(tmp_path / "runs"), "--json"]
-    first = _run([*base, "--budget", "1", "--executor", "ray", "--model", str(model), *SMALL.split()])
+    first = _run([*base, "--budget", "1", "--executor", "ray", "--model", str(model), *SMALL])
     report = Report.model_validate_json(first.stdout)
     assert report.tally.measured == 1
     assert report.labels["proposer"] == "evolution"

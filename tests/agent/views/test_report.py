@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,11 +9,16 @@ from rich.console import Console
 
 from agent.ledger import Ledger, Role
 from agent.sandbox import Sandbox
+from agent.search.contenders import time_contenders
+from agent.search.progress import Silent
 from agent.search.settings import SearchSettings
 from agent.views.plot import save_plot
 from agent.views.report import Report, build_report
 from agent.views.table import result
-from benchmarks.instant import InstantProposer, InstantSettings
+from benchmarks.instant import InstantProposer, InstantSettings, bench
+from evaluators.measure import current_environment
+from evaluators.measure.speed import SpeedColumn, SpeedReport, Spread
+from search_spaces.candidate import Candidate
 from tests.agent.search.parts import search
 
 
@@ -69,6 +75,44 @@ def test_what_costs_what_dense_costs_is_no_win(tmp_path: Path, chance: float) ->
     assert report.rows[0].role is Role.DENSE
     assert report.front == ()  # dense has their bytes and at least their accuracy: it stands, they do not
     assert report.winners == ()
+
+
+def test_contenders_are_timed_once_and_shown(tmp_path: Path) -> None:
+    spread = Spread(median=1.5, low=1.4, high=1.6)
+    column = SpeedColumn(
+        length=2048,
+        batch=1,
+        layers=4,
+        heads=2,
+        group=4,
+        head_dim=64,
+        kv="prompts",
+        accuracy_measured=True,
+        dense_kernel="sdpa",
+        sparse_ms=spread,
+        dense_ms=spread,
+        ratio=spread,
+    )
+    timed: list[Candidate] = []
+
+    def stopwatch(candidate: Candidate) -> str:
+        timed.append(candidate)
+        return SpeedReport(
+            columns=(column,), threads=1, alone=True, other_cores_busy=0.0, environment=current_environment()
+        ).model_dump_json()
+
+    with Ledger(tmp_path / "ledger.db") as ledger, Sandbox() as sandbox:
+        settings = SearchSettings(budget=2, workers=1)
+        ideal = InstantSettings(prompts_per_task=12, quality=1.0, ratio=0.3)
+        run = search(ledger, sandbox, InstantProposer(), settings, ideal)
+        ground = replace(bench(ideal), time=stopwatch)
+        for _ in range(2):
+            report = build_report(ledger, run, settings.model_dump())
+            time_contenders(ledger, ground, report, 2, Silent())
+    (winner,) = report.winners
+    assert [candidate.hash for candidate in timed] == [winner.hash]
+    assert winner.speed is not None
+    assert "2048 tokens is 1.50 [1.40-1.60] times as fast as dense (sdpa)" in text_of(report, 200)
 
 
 def test_the_table_fits_a_narrow_terminal_and_is_labelled(report: Report) -> None:
