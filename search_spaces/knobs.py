@@ -163,8 +163,10 @@ class KnobSpace(BaseModel):
         return "\n".join(lines)
 
     def _movable(self) -> list[str]:
-        weighted = ["topk_val", "block_size", "eos", "topk_ratio", "bos", "layers_skip", "policy"]
-        return [n for n in weighted if n == "topk_val" or len(getattr(self, n)) > 1]
+        """Knobs to step, often the ones that trade accuracy for bytes finely."""
+        often = ["topk_val", "topk_val", "topk_val", "block_size", "block_size", "eos", "eos"]
+        rest = ["topk_ratio", "bos", "layers_skip", "policy"]
+        return [n for n in (*often, *rest) if n == "topk_val" or len(getattr(self, n)) > 1]
 
     def _topk(self, rng: random.Random) -> int:
         low, high = float(self.topk_low), float(self.topk_high) + 1

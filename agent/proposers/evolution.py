@@ -11,7 +11,7 @@ import random
 from dataclasses import dataclass
 
 from agent.proposers.base import Known, NoProposalError, Proposal, SearchView
-from search_spaces.behaviour import behaviour, ranks_blocks
+from search_spaces.behaviour import behaviour, needle_recall, ranks_blocks
 from search_spaces.budget import matched, row_bytes
 from search_spaces.candidate import Candidate
 from search_spaces.generate import random_graph
@@ -28,6 +28,8 @@ _TRIES = 100
 _TOURNAMENT = 3
 _LENGTH = 2048
 _MATCHED = "for at most the parent's bytes"
+_BROKEN = 0.6
+"""Share of its parent's recall in made-up rows below which a child is not measured."""
 _DEAREST = 0.5
 """Share of dense attention's bytes above which a candidate is no parent while there are cheaper ones."""
 
@@ -151,7 +153,10 @@ def _affordable(child: Candidate, parent: Known, why: str, view: SearchView) -> 
 
 
 def _teaches(graph: FlowGraph, parent: Known, pool: _Pool, view: SearchView) -> bool:
-    """Whether a graph ranks blocks as none of the pool does, or as its parent does for fewer bytes."""
+    """Whether a graph may be worth its measurement: it finds needles in made-up rows nearly as often as
+    its parent, and it ranks blocks as none of the pool does, or as its parent does for fewer bytes."""
+    if needle_recall(graph) < _BROKEN * needle_recall(parent.candidate.graph):
+        return False
     if behaviour(graph) not in pool.behaviours:
         return True
     if behaviour(graph) != behaviour(parent.candidate.graph):

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from search_spaces import motifs
-from search_spaces.behaviour import behaviour, ranks_blocks
+from search_spaces.behaviour import SIZES, behaviour, made_up, needle_recall, ranks_blocks, scores_of
 from search_spaces.expr import Expr, Stored
 from search_spaces.grammar import settled
 from search_spaces.program import Program, to_graph
@@ -81,17 +81,19 @@ def test_seeds_differ_but_for_the_quick_start() -> None:
     assert len(set(found.values())) == 3
 
 
-def test_the_order_is_that_of_the_runtime() -> None:
-    """The made-up rows, ranked by the torch target's program, give the digest's order."""
+def test_scores_are_those_of_the_formula() -> None:
     import torch
 
-    from search_spaces.behaviour import _rows, _scores
+    rows = made_up(rows=3, blocks=24)
+    quest = seed_graphs()["gqa_quest_sparse_attention"].instantiate(SIZES)
+    upper, lower = rows.k.amax(2), rows.k.amin(2)
+    bound = torch.maximum(rows.q * upper[:, :, None], rows.q * lower[:, :, None]).sum(-1).amax(-1)
+    assert torch.allclose(scores_of(quest, rows), bound)
 
-    one = seed_graphs()["gqa_quest_sparse_attention"]
-    from search_spaces.behaviour import BLOCKS, ROWS, SIZES
 
-    q, k, _ = _rows()
-    blocks = k.unflatten(0, (ROWS, BLOCKS))
-    upper, lower = blocks.amax(2), blocks.amin(2)
-    bound = torch.maximum(q * upper[:, :, None], q * lower[:, :, None]).sum(-1).amax(-1)
-    assert torch.allclose(_scores(one.instantiate(SIZES)), bound)
+def test_needles_are_found_by_what_looks_for_them() -> None:
+    assert needle_recall(seed_graphs()["gqa_quest_sparse_attention"]) > 0.4
+    assert needle_recall(graph(MEAN)) > 0.3
+    assert needle_recall(graph(indexer("Add_Mul", MEAN, beta=-1.0))) < 0.15
+    lost = indexer("GeMM", indexer("Abs", motifs.Q), Stored(motifs.mean(RNG)))
+    assert needle_recall(graph(lost)) < needle_recall(graph(MEAN)) / 2

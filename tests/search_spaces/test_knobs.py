@@ -30,7 +30,7 @@ def test_neighbours_differ_in_one_or_two_knobs() -> None:
     for _ in range(300):
         near = SPACE.neighbour(knobs, rng)
         changed = [name for name in Knobs.model_fields if getattr(near, name) != getattr(knobs, name)]
-        assert 1 <= len(changed)
+        assert len(changed) >= 1
         assert (
             len([name for name in changed if name != "topk_val"]) <= 2
         )  # larger blocks may need fewer of them
