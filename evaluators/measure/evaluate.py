@@ -22,6 +22,7 @@ from evaluators.measure.workload import StoredPrompt, Workload
 if TYPE_CHECKING:
     from vortex.config import VortexConfig
     from vortex.graph.model import FlowGraph
+    from vortex.runtime.hooks import Hooks
 
 ENGINE = "hf-cpu"
 Floats = NDArray[np.float64]
@@ -50,7 +51,7 @@ def evaluate(
     if graph is None:
         answers = [(p.dense.prediction, p.dense.score, p.dense.tokens) for p in chosen]
     else:
-        answers = _decode(graph, config, workload, positions, chosen, stop_early)
+        answers = decode_answers(graph, config, workload, positions, stop_early=stop_early)
     traffic, dense = price(graph, config, workload, chosen)
     seconds = time.perf_counter() - begin
     if graph is None:  # the answers were decoded when the workload was built
@@ -82,22 +83,24 @@ def evaluate(
     )
 
 
-def _decode(
-    graph: FlowGraph,
+def decode_answers(
+    graph: FlowGraph | None,
     config: VortexConfig,
     workload: Workload,
     positions: Sequence[int],
-    chosen: Sequence[StoredPrompt],
-    stop_early: bool,
+    *,
+    stop_early: bool = True,
+    hooks: Hooks | None = None,
 ) -> list[tuple[str, float, int]]:
-    """(text, score, new tokens) of every prompt."""
+    """(text, score, new tokens) of the prompts at `positions`; `hooks` may replace a graph's scores."""
     from evaluators.ruler import score
     from vortex.engine.hf.decode import decode
 
+    chosen = [workload.meta.prompts[position] for position in positions]
     limits = [prompt.max_new_tokens for prompt in chosen]
     watch = AnswerWatch(workload.tokenizer, [p.answers for p in chosen], [p.metric for p in chosen], limits)
     stop = watch if stop_early else None
-    result = decode(workload.model, workload.store, positions, graph, config, limits, stop)
+    result = decode(workload.model, workload.store, positions, graph, config, limits, stop, hooks=hooks)
     texts = [workload.tokenizer.decode(tokens, skip_special_tokens=True) for tokens in result.tokens]
     return [
         (text, score(prompt.metric, text, prompt.answers), len(tokens))
