@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from agent.ledger import driver, queries
@@ -32,6 +32,17 @@ from agent.ledger.records import (
     Spend,
     Status,
     Tally,
+)
+
+# The statements of every candidate, built once: building one costs more than running it.
+_KNOWN = select(Candidate.id).where(
+    Candidate.run_id == bindparam("run"), Candidate.identity == bindparam("key")
+)
+_SETTLE = update(Candidate).where(Candidate.id == bindparam("candidate"))
+_FORGET = delete(Evaluation).where(
+    Evaluation.candidate_id == bindparam("candidate"),
+    Evaluation.split == bindparam("failed_split"),
+    Evaluation.status == "failed",
 )
 
 
@@ -165,9 +176,8 @@ class Ledger:
 
     def known(self, run_id: int, candidate_hash: str) -> int | None:
         """The id of the candidate of this run that owns the hash, or None."""
-        wanted = select(Candidate.id).where(Candidate.run_id == run_id, Candidate.identity == candidate_hash)
         with explained(self.url), self._engine.connect() as connection:
-            return connection.execute(wanted).scalar()
+            return connection.execute(_KNOWN, {"run": run_id, "key": candidate_hash}).scalar()
 
     def settle(self, candidate_id: int, status: Status, reason: str | None = None) -> None:
         """Give a pending candidate its final status without an evaluation."""
@@ -190,14 +200,13 @@ class Ledger:
         """
         environment_id = self._known_environment(environment)[0] if environment is not None else None
         with explained(self.url), self._writer.begin() as connection:
-            same = (Evaluation.candidate_id == candidate_id, Evaluation.split == evaluation.split)
-            connection.execute(delete(Evaluation).where(*same, Evaluation.status == "failed"))
+            connection.execute(_FORGET, {"candidate": candidate_id, "failed_split": evaluation.split})
             row = evaluation.model_dump() | {
                 "candidate_id": candidate_id,
                 "environment_id": environment_id,
                 "created_at": _now(),
             }
-            connection.execute(insert(Evaluation).values(row))
+            connection.execute(insert(Evaluation), row)
             if status is not None:
                 _settle(connection, candidate_id, status, reason)
 
@@ -288,7 +297,7 @@ def _entry(entry: Entry) -> dict[str, Any]:
 
 
 def _inserted(connection: Connection, table: type[Run] | type[Candidate], row: dict[str, Any]) -> int:
-    result = connection.execute(insert(table).values(row))
+    result = connection.execute(insert(table), row)
     assert result.inserted_primary_key is not None
     return int(result.inserted_primary_key[0])
 
@@ -314,16 +323,14 @@ def _link(connection: Connection, run_id: int, child: int, parents: Sequence[str
 
 
 def _settle(connection: Connection, candidate_id: int, status: Status, reason: str | None) -> None:
-    connection.execute(
-        update(Candidate).where(Candidate.id == candidate_id).values(status=status, reason=reason)
-    )
+    connection.execute(_SETTLE, {"candidate": candidate_id, "status": status, "reason": reason})
 
 
 def _environment(connection: Connection, digest: str, facts: Mapping[str, object]) -> int:
     found = connection.execute(select(Environment.id).where(Environment.digest == digest)).scalar()
     if found is not None:
         return found
-    result = connection.execute(insert(Environment).values(digest=digest, facts=dict(facts)))
+    result = connection.execute(insert(Environment), {"digest": digest, "facts": dict(facts)})
     assert result.inserted_primary_key is not None
     return int(result.inserted_primary_key[0])
 

@@ -45,7 +45,10 @@ class Checker:
             candidate.graph.instantiate(replace(self._geometry, block_size=proposal.knobs.block_size))
             _ = candidate.hash  # computed here, for it parses the policy
             return Checked(proposal, candidate)
-        except (Rejected, VortexError) as error:
+        except Rejected as error:
+            hint = f" {error.hint}" if error.hint and error.hint not in error.reason else ""
+            return Checked(proposal, reason=error.reason + hint)
+        except VortexError as error:
             return Checked(proposal, reason=str(error) or type(error).__name__)
         except Exception as error:
             return Checked(proposal, reason=f"the check failed: {type(error).__name__}: {error}")
