@@ -84,7 +84,7 @@ class Trainer:
             self.progress = Progress(**state["progress"])
         except Exception as error:  # a cut or foreign file raises errors of many kinds
             raise CheckpointError(
-                f"{self.checkpoint} is damaged or of another model ({type(error).__name__}: {error});"
+                f"{self.checkpoint} is damaged or of another model ({type(error).__name__});"
                 " delete it to train from the beginning, or choose another folder"
             ) from error
 
@@ -108,7 +108,8 @@ class Trainer:
         import torch
         import torch.nn.functional as F
 
-        with torch.autocast(x.device.type, torch.bfloat16):
+        # Most CPUs emulate bf16.
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=x.device.type != "cpu"):
             # Right padding under a causal mask needs no mask; a mapping keeps transformers from building one.
             hidden = self.model.model(
                 input_ids=x[:, :-1], attention_mask={"full_attention": None}, use_cache=False
