@@ -27,6 +27,7 @@ from sqlalchemy import create_engine, select
 from agent.ledger import Ledger, RunStatus
 from agent.ledger.models import Candidate, Evaluation
 from agent.sandbox import Sandbox
+from agent.search import interrupts
 from agent.search.session import run_search
 from agent.search.settings import SearchSettings
 from benchmarks.instant import InstantProposer, InstantSettings, bench, journal_path, spec
@@ -57,6 +58,7 @@ class Tally:
 
 def drive(folder: Path, budget: int) -> None:
     """One driver process: begins the run of this folder, or resumes it."""
+    interrupts.install()
     ground = bench(PRETENDED)
     with Ledger(folder / "ledger.db") as ledger, Sandbox() as sandbox:
         if ledger.runs():

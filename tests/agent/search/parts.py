@@ -86,7 +86,9 @@ def search(
     if run is None:
         name = f"run-{len(ledger.runs()) + 1}"
         run = ledger.create_run(name, settings.model_dump_json(), ground.workload, ground.environment)
-    placed = LocalExecutor(evaluator or spec(pretended), workers=2, journal=journal, limits=limits)
+    placed = LocalExecutor(
+        evaluator or spec(pretended), workers=settings.workers or 2, journal=journal, limits=limits
+    )
     with placed as executor:
         run_search(ledger, run, settings, ground, proposer, sandbox, executor, view)
     return ledger.run(run.id)

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -23,13 +23,9 @@ def command(*arguments: str, module: str = "agent.search") -> subprocess.Complet
 
 @pytest.mark.parametrize("module", ["agent.search", "agent.leaderboard"])
 def test_help_is_quick_and_imports_nothing_heavy(module: str) -> None:
-    seconds = []
-    for _ in range(3):
-        begin = time.perf_counter()
-        shown = command("--help", module=module)
-        seconds.append(time.perf_counter() - begin)
-        assert shown.returncode == 0
-    assert min(seconds) < 0.5
+    before = _children_cpu()
+    assert command("--help", module=module).returncode == 0
+    assert _children_cpu() - before < 0.5  # of the processor: what others do on this machine does not count
     code = (
         f"import sys, runpy; sys.argv = ['x', '--help']\n"
         f"try: runpy.run_module('{module}', run_name='__main__')\n"
@@ -38,6 +34,11 @@ def test_help_is_quick_and_imports_nothing_heavy(module: str) -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
+
+
+def _children_cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def test_help_says_what_the_budget_counts() -> None:

@@ -29,7 +29,16 @@ def test_a_search_from_the_command_line_and_its_continuation(
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     # A copy has no card: which tasks count is measured, so the length may be one that the card does not list.
     model = shutil.copytree(PROBE_PATH, tmp_path / "model")
-    base = [sys.executable, "-m", "agent.search", "--runs-dir", str(tmp_path / "runs"), "--json"]
+    base = [
+        sys.executable,
+        "-m",
+        "agent.search",
+        "--runs-dir",
+        str(tmp_path / "runs"),
+        "--json",
+        "--workers",
+        "1",
+    ]
     first = _run([*base, "--budget", "1", "--executor", "ray", "--model", str(model), *SMALL])
     report = Report.model_validate_json(first.stdout)
     assert report.tally.measured == 1
