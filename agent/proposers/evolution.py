@@ -139,17 +139,17 @@ def _at_most(candidate: Candidate, limit: float, view: SearchView) -> Candidate 
 
 
 def _affordable(child: Candidate, parent: Known, why: str, view: SearchView) -> tuple[Candidate, str]:
-    """The child as it is, unless it reads far more than its parent: then with a smaller topk_val, if that
-    helps."""
+    """The child as it is, unless it reads far more than its parent: then with a smaller topk_val, and without
+    dense layers, if that helps."""
     limit = 1.25 * _bytes(parent.candidate, view)
     if not child.serves(view.geometry) or _bytes(child, view) <= limit:
         return child, why
-    smaller = _at_most(child, limit, view)
-    return (
-        (smaller, f"{why}, with topk_val cut to what the parent reads and a quarter")
-        if smaller
-        else (child, why)
-    )
+    sparse = Candidate(child.graph, child.knobs.with_(layers_skip=()))
+    for tried, how in ((child, ""), (sparse, " in every layer")):
+        smaller = _at_most(tried, limit, view)
+        if smaller is not None:
+            return smaller, f"{why}, with topk_val cut{how} to what the parent reads and a quarter"
+    return child, why
 
 
 def _teaches(graph: FlowGraph, parent: Known, pool: _Pool, view: SearchView) -> bool:

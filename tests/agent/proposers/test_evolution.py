@@ -88,7 +88,7 @@ def test_what_a_hypothesis_says_is_what_was_done() -> None:
             assert (f"{name} {before} to {after}" in text) == (before != after)
         if "suggested by the study" in text and "cut" not in text:
             assert child.knobs == view.suggestion
-        if "cut to what the parent reads and a quarter" in text:
+        if "to what the parent reads and a quarter" in text:
             limit = 1.25 * row_bytes(parent, view.geometry, 2048, view.space.layers)
             assert row_bytes(child, view.geometry, 2048, view.space.layers) <= limit * 1.001
         if "for at most the parent's bytes" in text:
