@@ -7,12 +7,12 @@ of them, the front and the newest: the cost of a suggestion grows with what it s
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search_spaces.knobs import Knobs, KnobSpace
@@ -21,7 +21,7 @@ from search_spaces.objectives import DIRECTIONS, Objectives, dominates
 WINDOW = 100
 STARTUP = 10
 _REBUILD = 32  # suggestions after which trials that left the window are dropped
-_ORDERED = ("block_size", "topk_ratio", "bos", "eos")
+_ORDERED = ("topk_val", "block_size", "topk_ratio", "bos", "eos")
 _UNORDERED = ("layers_skip", "policy")
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -53,12 +53,15 @@ class KnobStudy:
         told: Sequence[Told] = (),
         window: int = WINDOW,
     ) -> None:
-        self._space = space
         self._objectives = objectives
         self._dense_accuracy = dense_accuracy
         self._seed = seed
         self._window = window
-        self._distributions = _distributions(space)
+        self._menus = menus(space)
+        # Positions in menus: categories cost TPE half of what numbers do, and the menus are short.
+        self._distributions: dict[str, BaseDistribution] = {
+            name: CategoricalDistribution(tuple(range(len(menu)))) for name, menu in self._menus.items()
+        }
         self._front: list[Told] = []
         self._recent: deque[Told] = deque(maxlen=window)
         self._asked = 0
@@ -124,32 +127,25 @@ class KnobStudy:
             constraints={"accuracy floor": self._objectives.constraint(told.accuracy, self._dense_accuracy)},
         )
 
-    def _params(self, knobs: Knobs) -> dict[str, Any] | None:
-        params: dict[str, Any] = {
-            "topk_val": min(max(knobs.topk_val, self._space.topk_low), self._space.topk_high)
-        }
+    def _params(self, knobs: Knobs) -> dict[str, int] | None:
+        params: dict[str, int] = {}
         for name in _ORDERED:
-            menu: Sequence[float] = getattr(self._space, name)
-            value: float = getattr(knobs, name)
+            menu, value = self._menus[name], getattr(knobs, name)
             params[name] = min(range(len(menu)), key=lambda i: abs(menu[i] - value))
         for name in _UNORDERED:
-            choices: Sequence[object] = getattr(self._space, name)
-            chosen: object = getattr(knobs, name)
-            if chosen not in choices:
+            menu, value = self._menus[name], getattr(knobs, name)
+            if value not in menu:
                 return None
-            params[name] = choices.index(chosen)
+            params[name] = menu.index(value)
         return params
 
-    def _knobs(self, params: dict[str, Any]) -> Knobs:
-        menus = {name: getattr(self._space, name)[params[name]] for name in (*_ORDERED, *_UNORDERED)}
-        return Knobs(topk_val=params["topk_val"], **menus)
+    def _knobs(self, params: Mapping[str, int]) -> Knobs:
+        return Knobs(**{name: menu[params[name]] for name, menu in self._menus.items()})
 
 
-def _distributions(space: KnobSpace) -> dict[str, BaseDistribution]:
-    # Menus are positions. They are short, and categories cost TPE half of what numbers do.
-    found: dict[str, BaseDistribution] = {
-        "topk_val": IntDistribution(space.topk_low, space.topk_high, log=True)
-    }
-    for name in (*_ORDERED, *_UNORDERED):
-        found[name] = CategoricalDistribution(tuple(range(len(getattr(space, name)))))
-    return found
+def menus(space: KnobSpace) -> dict[str, tuple[Any, ...]]:
+    """The values suggested for each knob: topk_val in steps of about a quarter, the others as they are."""
+    steps = [space.topk_low]
+    while steps[-1] < space.topk_high:
+        steps.append(min(space.topk_high, max(steps[-1] + 1, round(steps[-1] * 1.25))))
+    return {"topk_val": tuple(steps)} | {n: getattr(space, n) for n in (*_ORDERED[1:], *_UNORDERED)}
