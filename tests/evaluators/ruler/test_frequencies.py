@@ -31,7 +31,9 @@ def test_common_words(length: int, common: int, other: int, tokenizer: Any) -> N
         assert {word for word, count in counts.items() if count == common} == set(prompt.answers)
         assert len(prompt.answers) == 10
         assert set(counts.values()) == {common, other}
-        assert words != sorted(words)
+        assert set(words[: len(words) // 2]) & set(prompt.answers)  # shuffled: on either side
+        assert set(words[len(words) // 2 :]) & set(prompt.answers)
+        assert set(words[:20]) - set(prompt.answers)
         # The solved example: 10 words 10 times, 30 words 3 times, and its answer.
         shown = Counter(listed(solved[0]))
         assert Counter(shown.values()) == {10: 10, 3: 30}

@@ -37,6 +37,11 @@ def test_prompts_fill_the_length_and_no_more(
     assert room - len(prompts[0].ids) < UNIT.get(name, SENTENCE)  # the first sample decides the filler
 
 
+def test_the_length_is_met_to_the_token_and_never_passed(tokenizer: Any) -> None:
+    spare = [n - 120 - len(generate("cwe", n, tokenizer, 1, 0)[0].ids) for n in range(1020, 1026)]
+    assert set(spare) == {0, 1}  # a list entry takes two tokens
+
+
 @pytest.mark.parametrize("length", [1024, 2048])
 @pytest.mark.parametrize("name", TASKS)
 def test_pieces_are_encoded_as_the_whole_is(
