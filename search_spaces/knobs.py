@@ -93,10 +93,10 @@ class KnobSpace(BaseModel):
     def for_model(cls, layers: int, length: int) -> KnobSpace:
         """The space for a model of `layers` layers measured at `length` tokens.
 
-        Budgets stop at a quarter of the prompt: above that sparsity saves little. Only the first layers, or
+        Budgets stop at half of the prompt: above that sparsity saves little. Only the first layers, or
         the first and the last, may be dense, the places where dense layers are known to help most.
         """
-        most = max(64, length // 4)
+        most = max(64, length // 2)
         top = most // 8
         skips: list[tuple[int, ...]] = [()]
         if layers >= 4:
