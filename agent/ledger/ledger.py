@@ -179,6 +179,12 @@ class Ledger:
         with explained(self.url), self._engine.connect() as connection:
             return connection.execute(_KNOWN, {"run": run_id, "key": candidate_hash}).scalar()
 
+    def hashes(self, run_id: int) -> set[str]:
+        """The hashes that have an owner in this run."""
+        wanted = select(Candidate.identity).where(Candidate.run_id == run_id, Candidate.identity.is_not(None))
+        with explained(self.url), self._engine.connect() as connection:
+            return {str(key) for key in connection.execute(wanted).scalars()}
+
     def settle(self, candidate_id: int, status: Status, reason: str | None = None) -> None:
         """Give a pending candidate its final status without an evaluation."""
         with explained(self.url), self._writer.begin() as connection:

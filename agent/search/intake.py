@@ -37,6 +37,7 @@ class Intake:
     def __init__(self, ledger: Ledger, run_id: int) -> None:
         self._ledger = ledger
         self._run_id = run_id
+        self._hashes = ledger.hashes(run_id)  # a run has one driver: what is not here is new
 
     def admit(self, checked: Checked) -> Accepted | Refused:
         """Record a checked proposal, whatever became of it."""
@@ -51,12 +52,13 @@ class Intake:
     def _enter(self, proposal: Proposal, candidate: Candidate, record: ProposalRecord) -> Accepted | Refused:
         graph = candidate.graph.canonical()
         entry = Entry(hash=candidate.hash, graph_hash=graph.hash, graph=graph.to_json())
-        original = self._ledger.known(self._run_id, entry.hash)
+        original = self._ledger.known(self._run_id, entry.hash) if entry.hash in self._hashes else None
         if original is not None:
             row = self._ledger.duplicate(self._run_id, record, entry, original)
             self._calls(row, proposal.calls)
             return Refused(proposal, f"a duplicate of candidate {original}", repairable=False)
         row = self._ledger.accept(self._run_id, record, entry)
+        self._hashes.add(entry.hash)
         self._calls(row, proposal.calls)
         return Accepted(row, record.name, candidate, proposal)
 

@@ -54,6 +54,7 @@ def test_a_candidate_from_acceptance_to_measurement(ledger: Ledger, run: RunReco
     second = ledger.accept(run.id, proposal("child", parents=("a", "unknown")), entry("b"))
     assert ledger.known(run.id, "b") == second
     assert ledger.known(run.id, "c") is None
+    assert ledger.hashes(run.id) == {"a", "b"}
     ledger.record(second, done("gate"), environment=FACTS)
     assert [row.id for row in ledger.pending(run.id)] == [first, second]
     ledger.record(second, done("search", accuracy=0.75), Status.MEASURED, environment=FACTS)
