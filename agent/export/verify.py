@@ -92,7 +92,7 @@ def _load(
     except (OSError, ValueError, ValidationError, VortexError) as error:
         raise ExportError(f"{folder} cannot be read: {error}") from None
     try:
-        with Sandbox() as sandbox:
+        with Sandbox(geometry=kept.traced_at) as sandbox:
             graph = sandbox.trace(source)
     except Rejected as error:
         problems.append(f"{FLOW} is refused: {error}")

@@ -20,6 +20,7 @@ from types import TracebackType
 from agent.sandbox.inside.server import MAX_SOURCE
 from agent.sandbox.limits import Limits
 from agent.sandbox.rejected import Rejected
+from vortex.graph.geometry import Geometry
 
 INSIDE = Path(__file__).parent / "inside"
 CODE = Path(__file__).parents[2]
@@ -97,7 +98,7 @@ def bubblewrap(executable: str) -> list[str]:
 class Jail:
     """One running server. Any misbehaviour leaves it `broken`, and then it must be closed and replaced."""
 
-    def __init__(self, limits: Limits, *, bwrap: str | None) -> None:
+    def __init__(self, limits: Limits, geometry: Geometry, *, bwrap: str | None) -> None:
         self.limits = limits
         self.broken = False
         self._jailed = bwrap is not None
@@ -106,6 +107,7 @@ class Jail:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         script = [str(interpreter()), "-I", "-S", "-B", f"{inside}/server.py"]
         script += [str(theirs.fileno()), code, str(limits.cpu_s), str(limits.memory), drop]
+        script += [str(size) for size in (geometry.block_size, geometry.head_dim, geometry.group)]
         self._process = subprocess.Popen(
             [*(bubblewrap(bwrap) if bwrap else []), *script],
             stdin=subprocess.DEVNULL,
@@ -232,13 +234,13 @@ def descendants(pid: int) -> list[int]:
     return [p for child in children for p in (int(child), *descendants(int(child)))]
 
 
-def start(limits: Limits, name: str = "bwrap") -> tuple[Jail, str | None]:
+def start(limits: Limits, geometry: Geometry, name: str = "bwrap") -> tuple[Jail, str | None]:
     """A bubblewrap jail, or else a server under plain limits and the reason why it is no jail."""
     bwrap = shutil.which(name)
     why = f"bubblewrap ({name}) is not installed"
     if bwrap:
         try:
-            return Jail(limits, bwrap=bwrap), None
+            return Jail(limits, geometry, bwrap=bwrap), None
         except JailError as error:
             why = f"bubblewrap does not start here: {error}"
-    return Jail(limits, bwrap=None), why
+    return Jail(limits, geometry, bwrap=None), why

@@ -15,6 +15,7 @@ from agent.sandbox.jail import Answer, Jail, start
 from agent.sandbox.limits import Limits
 from agent.sandbox.rejected import Rejected
 from vortex.errors import GraphError
+from vortex.graph.geometry import Geometry
 
 if TYPE_CHECKING:
     from vortex.graph.model import FlowGraph
@@ -45,12 +46,16 @@ class Document(BaseModel):
 class Sandbox:
     """A warm jail, restarted when a candidate misbehaved in it. Threads may share it: one trace at a time.
 
+    `geometry`: of the model that candidates are for; a flow may hold its numbers instead of its symbols.
     `isolation` is "bubblewrap", or "plain limits" where bubblewrap cannot run; entering then warns with the
     reason.
     """
 
-    def __init__(self, limits: Limits | None = None, *, bwrap: str = "bwrap") -> None:
+    def __init__(
+        self, limits: Limits | None = None, *, geometry: Geometry | None = None, bwrap: str = "bwrap"
+    ) -> None:
         self.limits = limits or Limits()
+        self.geometry = geometry or Geometry()
         self.bwrap = bwrap
         self.isolation = "closed"
         self.restarts = 0
@@ -94,7 +99,7 @@ class Sandbox:
         return read(answer, self.limits)
 
     def _open(self) -> Jail:
-        self._jail, why = start(self.limits, self.bwrap)
+        self._jail, why = start(self.limits, self.geometry, self.bwrap)
         self.isolation = "bubblewrap" if why is None else "plain limits"
         if why is not None and not self._told:
             self._told = True

@@ -89,7 +89,7 @@ def _work(
     console.print("preparing prompts: the first time they are prefilled, later they are read", markup=False)
     bench, evaluator = build_bench(settings, order.runs_dir / "cache")
     view = view_for(console)
-    with Sandbox() as sandbox:
+    with Sandbox(geometry=bench.geometry) as sandbox:
         labels = {**bench.labels, "proposer": proposer.name, "executor": settings.executor}
         labels["sandbox"] = sandbox.isolation
         run = _same_ground(run, bench) if run else _new_run(ledger, settings, bench, labels)

@@ -1,6 +1,7 @@
 """The warm fork server inside the jail: one child a request, each with a private socket for its answer.
 
-Started as a plain script (`python -I -S -B server.py CONTROL_FD CODE_ROOT CPU_S MEMORY DROP`) with nothing
+Started as a plain script (`python -I -S -B server.py CONTROL_FD CODE_ROOT CPU_S MEMORY DROP
+BLOCK_SIZE HEAD_DIM GROUP`) with nothing
 of the host but the interpreter and the tracing package. On the control socket it receives one datagram a
 request, the source, with the write end of a private socket attached, and sends one JSON datagram when the
 child is gone: how it ended, and whether it left processes behind. Candidate code runs in the children only,
@@ -93,7 +94,7 @@ def serve(control: socket.socket, cpu_s: float, memory: int, work: Callable[[str
 
 
 def main() -> None:
-    descriptor, root, cpu_s, memory, drop = sys.argv[1:6]
+    descriptor, root, cpu_s, memory, drop, *sizes = sys.argv[1:]
     control = socket.socket(fileno=int(descriptor))
     os.environ.clear()
     prctl(PR_SET_NO_NEW_PRIVS, 1)
@@ -102,7 +103,8 @@ def main() -> None:
     sys.path.append(root)
     sys.path.append(os.path.dirname(os.path.abspath(__file__)))
     tracing = importlib.import_module("tracing")
-    tracing.warm_up()
+    answer = tracing.Answerer(*map(int, sizes))
+    tracing.warm_up(answer)
     if drop:  # once everything is imported, from files that only root may be able to read
         become_nobody()
     prctl(PR_SET_DUMPABLE, 0)  # after the change of user, which sets it: no child may look into this process
@@ -111,7 +113,7 @@ def main() -> None:
     gc.disable()
     os.dup2(1, 2)  # nobody reads the errors of a running server, and a full pipe would stop it
     control.send(b"ready")
-    serve(control, float(cpu_s), int(memory), tracing.answer)
+    serve(control, float(cpu_s), int(memory), answer)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from vortex.errors import FlowTypeError, GraphError, VortexError
 from vortex.flow import trace_source
 from vortex.flow.where import raising_line
+from vortex.graph.geometry import Geometry
 
 if TYPE_CHECKING:
     from agent.sandbox.inside import names
@@ -57,12 +58,19 @@ SCOPE = {name: getattr(builtins, name) for name in names.BUILTINS} | {
 }
 
 
-def answer(source: str) -> str:
-    """The document for one candidate; never raises."""
-    try:
-        return json.dumps({"graph": trace_source(source, FILENAME, scope=SCOPE).to_json()})
-    except BaseException as error:
-        return json.dumps({"error": _describe(error)})
+class Answerer:
+    """Answers candidates for a model of this geometry."""
+
+    def __init__(self, block_size: int, head_dim: int, group: int) -> None:
+        self._geometry = Geometry(block_size, head_dim, group)
+
+    def __call__(self, source: str) -> str:
+        """The document for one candidate; never raises."""
+        try:
+            graph = trace_source(source, FILENAME, scope=SCOPE, geometry=self._geometry)
+            return json.dumps({"graph": graph.to_json()})
+        except BaseException as error:
+            return json.dumps({"error": _describe(error)})
 
 
 def _describe(error: BaseException) -> dict[str, Any]:
@@ -85,7 +93,7 @@ def _describe(error: BaseException) -> dict[str, Any]:
     return {"kind": kind, "message": f"{type(error).__name__}: {error}"[:MAX_TEXT], "line": line}
 
 
-def warm_up() -> None:
+def warm_up(answer: Answerer) -> None:
     """Imports and runs once what a trace needs, also for its errors, as children cannot always import."""
     difflib.get_close_matches("a", ["b"])
     for source in (SAMPLE, SAMPLE.replace("Mean(dim=1), GeMM", "Mean(dim=2), GeMM"), "import os", "1 +"):

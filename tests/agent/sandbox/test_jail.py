@@ -16,12 +16,13 @@ import pytest
 from agent.sandbox import Limits, Rejected, Sandbox
 from agent.sandbox import jail as jail_module
 from agent.sandbox.jail import descendants, start
+from vortex.graph.geometry import Geometry
 
 Observe = Callable[[str], str]
 
 
 def _jailed() -> bool:
-    jail, why = start(Limits())
+    jail, why = start(Limits(), Geometry())
     jail.close()
     return why is None
 

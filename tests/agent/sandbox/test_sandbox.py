@@ -14,6 +14,7 @@ import pytest
 from agent.sandbox import Limits, Rejected, Sandbox
 from search_spaces.seeds import seed_flows
 from vortex.flow import trace_source
+from vortex.graph.geometry import Geometry
 
 
 @pytest.mark.parametrize("name", sorted(seed_flows()))
@@ -167,3 +168,35 @@ def test_a_warm_trace_is_quick(sandbox: Sandbox, good: str) -> None:
     assert statistics.quantiles(times, n=4)[0] < 0.05, (
         "15 ms on an idle machine; others may be using this one"
     )
+
+
+def test_a_flow_may_hold_the_numbers_of_its_model() -> None:
+    """A reshape of one query head to 2 x 32 fits head_dim 64 and not the default 128."""
+    source = """
+from vortex.flow import vFlow, register
+from vortex.indexer import GeMM, Max, Mean, Reshape, topK
+from vortex.cache import Mean as CMean
+
+@register("halves")
+class Halves(vFlow):
+    def __init__(self):
+        super().__init__()
+        self.summary, self.heads, self.score = CMean(dim=1), Mean(dim=1), GeMM()
+        self.halve_q, self.halve_c = Reshape(-1, 2, 32), Reshape(-1, 2, 32)
+        self.best_q, self.best_c, self.select = Max(dim=1), Max(dim=2), topK()
+
+    def create_cache(self, block_size, head_dim):
+        return {"centroids": (1, head_dim)}
+
+    def forward_cache(self, cache, loc, ctx):
+        self.summary(cache["k"], cache["centroids"], loc=loc, ctx=ctx)
+
+    def forward_indexer(self, q, o, cache, ctx):
+        halves = self.halve_q(self.heads(q, ctx=ctx), ctx=ctx)
+        products = self.score(halves, self.halve_c(cache["centroids"], ctx=ctx), ctx=ctx)
+        self.select(self.best_c(self.best_q(products, ctx=ctx), ctx=ctx), o, ctx=ctx)
+"""
+    with Sandbox(geometry=Geometry(16, 64, 4)) as sandbox:
+        assert sandbox.trace(source).traced_at == Geometry(16, 64, 4)
+    with Sandbox() as sandbox, pytest.raises(Rejected, match="head_dim"):
+        sandbox.trace(source)
