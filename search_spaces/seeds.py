@@ -33,13 +33,11 @@ class Seed:
 @cache
 def seed_graphs() -> dict[str, FlowGraph]:
     """The traced graph of every seed flow, by name. Trusted code: traced in this process."""
-    from vortex.flow import build_vflow, trace_flow
+    from vortex.flow import load_graph, trace_source
 
-    graphs = {name: trace_flow(build_vflow(name)) for name in SHIPPED}
-    path = resources.files("search_spaces.flows").joinpath(f"{QUICK_START}.py")
-    with resources.as_file(path) as file:
-        flow = build_vflow("custom_sparse_attention", user_file=str(file))
-        return {**graphs, QUICK_START: trace_flow(flow)}
+    graphs = {name: load_graph(name) for name in SHIPPED}
+    # Not through the registry: its name there belongs to the user's own copy of the file.
+    return {**graphs, QUICK_START: trace_source(_quick_start(), f"{QUICK_START}.py")}
 
 
 @cache
@@ -48,8 +46,11 @@ def seed_flows() -> dict[str, str]:
     from vortex.graph.render import render_flow
 
     rendered = {name: render_flow(seed_graphs()[name], name) for name in SHIPPED}
-    text = resources.files("search_spaces.flows").joinpath(f"{QUICK_START}.py").read_text(encoding="utf-8")
-    return {**rendered, QUICK_START: text}
+    return {**rendered, QUICK_START: _quick_start()}
+
+
+def _quick_start() -> str:
+    return resources.files("search_spaces.flows").joinpath(f"{QUICK_START}.py").read_text(encoding="utf-8")
 
 
 def seeds(space: KnobSpace, length: int) -> tuple[Seed, ...]:
