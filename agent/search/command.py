@@ -149,5 +149,5 @@ def _refuse_changes(given: dict[str, Any]) -> None:
 
 
 def _fail(console: Console, text: str) -> None:
-    console.print(text, style="red", markup=False)
+    console.print(text, style="red", markup=False, soft_wrap=True)
     raise typer.Exit(1)

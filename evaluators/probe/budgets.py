@@ -18,21 +18,35 @@ BLOCK_SIZE = 16
 BLOCKS = (2, 4, 8, 16, 32, 64)
 
 
-def budget_scores(model: Path, tasks: Sequence[str], length: int, samples: int, cache: Path) -> Iterator[BudgetScore]:
-    """Every selection at every budget on the same prompts: all layers sparse, first block and last two kept."""
+def budget_scores(
+    model: Path, tasks: Sequence[str], length: int, samples: int, cache: Path
+) -> Iterator[BudgetScore]:
+    """Every selection at every budget on the same prompts.
+
+    All layers are sparse; the first block and the last two are kept.
+    """
     from vortex.config import VortexConfig
     from vortex.flow import load_graph
     from vortex.runtime.hooks import Hooks, oracle_scores, random_scores
 
-    workload = Workload.ensure(WorkloadSpec(model=model, tasks=tuple(tasks), length=length, samples=samples), cache)
+    workload = Workload.ensure(
+        WorkloadSpec(model=model, tasks=tuple(tasks), length=length, samples=samples), cache
+    )
     names = [workload.meta.prompts[position].task for position in workload.positions]
     graphs = {"mean centroid": "block_sparse_attention", "Quest": "gqa_quest_sparse_attention"}
     hooks = {"random": Hooks(scores=random_scores(0)), "oracle": Hooks(scores=oracle_scores)}
     for selection in SELECTIONS:
         graph = load_graph(graphs[selection]) if selection in graphs else None
         for blocks in BLOCKS:
-            config = VortexConfig(module_name=graphs.get(selection, selection), topk_val=blocks, block_size=BLOCK_SIZE,
-                                  block_reserved_bos=1, block_reserved_eos=2)
+            config = VortexConfig(
+                module_name=graphs.get(selection, selection),
+                topk_val=blocks,
+                block_size=BLOCK_SIZE,
+                block_reserved_bos=1,
+                block_reserved_eos=2,
+            )
             answers = decode_answers(graph, config, workload, workload.positions, hooks=hooks.get(selection))
             found = score_interval(names, np.array([score for _, score, _ in answers]))
-            yield BudgetScore(selection=selection, blocks=blocks, score=found.mean, low=found.low, high=found.high)
+            yield BudgetScore(
+                selection=selection, blocks=blocks, score=found.mean, low=found.low, high=found.high
+            )

@@ -61,30 +61,42 @@ class Card(BaseModel):
         lengths = sorted({score.length for score in self.dense})
         samples = sorted({score.samples for score in self.dense})
         lines = [
-            "# Probe model", "",
-            "A Qwen3-shaped model (4 layers, hidden 256, 8 query and 2 kv heads of 64, 7.8M parameters, bf16), trained",
-            "from nothing on this project's own RULER prompts, all tasks but QA. It exists to tell sparse attention",
-            "that finds things from sparse attention that does not. Its accuracy is its own and says nothing of a",
-            "large model's. No data of others went in but the word lists of `wonderwords` (MIT).", "",
-            f"Training: {self.training}", "",
+            "# Probe model",
+            "",
+            "A Qwen3-shaped model (4 layers, hidden 256, 8 query and 2 kv heads of 64, 7.8M parameters, bf16),",
+            "trained from nothing on this project's own RULER prompts, all tasks but QA. It exists to tell sparse",
+            "attention that finds things from sparse attention that does not. Its accuracy is its own and says",
+            "nothing of a large model's. No data of others went in but the word lists of `wonderwords` (MIT).",
+            "",
+            f"Training: {self.training}",
+            "",
             f"Dense accuracy in percent, {'/'.join(map(str, samples))} unseen prompts a task and length (seed"
-            f" {self.dense[0].seed}), transformers' greedy generation. A task below {COUNTED_FROM:.0%} does not count"
-            " in a search at that length.", "",
-            "| task | " + " | ".join(map(str, lengths)) + " |", "|---|" + "---|" * len(lengths),
+            f" {self.dense[0].seed}), transformers' greedy generation. A task below {COUNTED_FROM:.0%} does not"
+            " count in a search at that length.",
+            "",
+            "| task | " + " | ".join(map(str, lengths)) + " |",
+            "|---|" + "---|" * len(lengths),
         ]
         for task in dict.fromkeys(score.task for score in self.dense):
             cells = [self.accuracy(length).get(task) for length in lengths]
-            lines.append(f"| {task} | " + " | ".join("-" if c is None else f"{100 * c:.1f}" for c in cells) + " |")
+            lines.append(
+                f"| {task} | " + " | ".join("-" if c is None else f"{100 * c:.1f}" for c in cells) + " |"
+            )
         blocks = sorted({budget.blocks for budget in self.budgets})
         lines += [
-            "", f"Accuracy in percent by number of scored blocks of {self.budget_block_size} tokens, mean over the"
+            "",
+            f"Accuracy in percent by number of scored blocks of {self.budget_block_size} tokens, mean over the"
             f" {len(self.counted(self.budget_length))} counted tasks at {self.budget_length} tokens,"
-            f" {self.budget_samples} prompts a task, every layer sparse, first block and last two kept, with 95%"
-            " bootstrap intervals (`python -m evaluators.probe.describe`, CPU, float32).", "",
-            "| selection | " + " | ".join(map(str, blocks)) + " |", "|---|" + "---|" * len(blocks),
+            f" {self.budget_samples} prompts a task, every layer sparse, first block and last two kept, with"
+            " 95% bootstrap intervals (`python -m evaluators.probe.describe`, CPU, float32).",
+            "",
+            "| selection | " + " | ".join(map(str, blocks)) + " |",
+            "|---|" + "---|" * len(blocks),
         ]
-        found = {(b.selection, b.blocks): f"{100 * b.score:.0f} [{100 * b.low:.0f}, {100 * b.high:.0f}]"
-                 for b in self.budgets}
+        found = {
+            (b.selection, b.blocks): f"{100 * b.score:.0f} [{100 * b.low:.0f}, {100 * b.high:.0f}]"
+            for b in self.budgets
+        }
         for selection in dict.fromkeys(b.selection for b in self.budgets):
             lines.append(f"| {selection} | " + " | ".join(found[selection, b] for b in blocks) + " |")
         return "\n".join(lines) + "\n"

@@ -25,8 +25,15 @@ class TaskScore:
     seed: int
 
 
-def dense_accuracy(model: Any, tokenizer: Any, *, samples: int, lengths: Sequence[int] = LENGTHS,
-                   seed: int = UNSEEN_SEED, batch: int = 25) -> list[TaskScore]:
+def dense_accuracy(
+    model: Any,
+    tokenizer: Any,
+    *,
+    samples: int,
+    lengths: Sequence[int] = LENGTHS,
+    seed: int = UNSEEN_SEED,
+    batch: int = 25,
+) -> list[TaskScore]:
     """Greedy generation of every probe task that fits each length, on the model's device."""
     found = []
     for length in lengths:
@@ -56,7 +63,9 @@ def generate_texts(model: Any, tokenizer: Any, prompts: Sequence[Prompt]) -> lis
         mask[row, longest - len(prompt.ids) :] = 1
     with torch.inference_mode():
         out = model.generate(
-            input_ids=ids.to(model.device), attention_mask=mask.to(model.device), do_sample=False,
+            input_ids=ids.to(model.device),
+            attention_mask=mask.to(model.device),
+            do_sample=False,
             max_new_tokens=prompts[0].max_new_tokens,
         )
     texts: list[str] = tokenizer.batch_decode(out[:, longest:], skip_special_tokens=True)

@@ -13,8 +13,12 @@ import typer
 
 def main(
     dense: Annotated[Path, typer.Option(help="dense.json of the training run.")],
-    training: Annotated[str, typer.Option(help="One sentence: hardware, time and tokens of the training run.")],
-    model: Annotated[Path | None, typer.Option(help="Folder of the model; default: the shipped probe.")] = None,
+    training: Annotated[
+        str, typer.Option(help="One sentence: hardware, time and tokens of the training run.")
+    ],
+    model: Annotated[
+        Path | None, typer.Option(help="Folder of the model; default: the shipped probe.")
+    ] = None,
     length: int = 4096,
     samples: Annotated[int, typer.Option(help="Prompts a task in the budget table.")] = 8,
     cache: Path = Path("runs/cache"),
@@ -28,12 +32,21 @@ def main(
 
     folder = model or PROBE_PATH
     scores = TypeAdapter(tuple[DenseScore, ...]).validate_json(dense.read_bytes())
-    draft = Card(dense=scores, training=training, budget_length=length, budget_samples=samples,
-                 budget_block_size=BLOCK_SIZE, budgets=())
+    draft = Card(
+        dense=scores,
+        training=training,
+        budget_length=length,
+        budget_samples=samples,
+        budget_block_size=BLOCK_SIZE,
+        budgets=(),
+    )
     budgets = []
     for found in budget_scores(folder, draft.counted(length), length, samples, cache):
-        print(f"{found.selection:14s} {found.blocks:3d} blocks {found.score:.3f} [{found.low:.3f}, {found.high:.3f}]",
-              flush=True)
+        print(
+            f"{found.selection:14s} {found.blocks:3d} blocks {found.score:.3f}"
+            f" [{found.low:.3f}, {found.high:.3f}]",
+            flush=True,
+        )
         budgets.append(found)
     card = draft.model_copy(update={"budgets": tuple(budgets)})
     (folder / "card.json").write_text(card.model_dump_json(indent=1) + "\n")

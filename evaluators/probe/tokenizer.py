@@ -1,8 +1,9 @@
 """The probe model's tokenizer: one token a known word, one a character for codes, numbers and names.
 
-A Unigram model with a hand-made vocabulary: the words of the RULER lists with their leading space, nouns after
-a hyphen, the list numerals " 1." to " 999.", the words of the prompt templates, and single characters; bytes for
-everything else. Encoding is lossless.
+A Unigram model with a hand-made vocabulary: the words of the RULER lists with their leading space, nouns
+after a hyphen, the list numerals " 1." to " 999.", the words of the prompt templates, and single characters;
+bytes for everything else. Encoding is lossless, but for texts that hold the marks of the vocabulary itself
+(U+2581, which reads back as a space, and byte names such as <0x41>).
 """
 
 from __future__ import annotations
@@ -29,14 +30,16 @@ _LIST_NUMERALS = 999
 def _template_texts() -> list[str]:
     """The fixed texts of every task, so that all words of all templates become tokens."""
     rng = random.Random(0)
-    specs = [
-        Niah("noise", "word", value, values=values) for value in get_args(Kind)[1:] for values in (1, 2)
-    ]
+    specs = [Niah("noise", "word", value, values=values) for value in get_args(Kind)[1:] for values in (1, 2)]
     drafts = [niah.draw(spec, rng, 5, ()) for spec in specs]
     drafts += [vt.draw(rng, 5), cwe.draw(rng, 70, length=1024), fwe.draw(rng, 100)]
     # Templates are the pieces of several words; a piece of one word is drawn, and must not become a token.
     texts = [piece for draft in drafts for piece in draft.pieces if len(piece.split()) > 1]
-    return [*texts, " is: and", *(f" {sentence}" for sentence in (*NOISE_SENTENCES, *prose_sentences()[:256]))]
+    return [
+        *texts,
+        " is: and",
+        *(f" {sentence}" for sentence in (*NOISE_SENTENCES, *prose_sentences()[:256])),
+    ]
 
 
 def vocabulary() -> list[str]:
@@ -63,7 +66,9 @@ def build() -> PreTrainedTokenizerFast:
     pieces = vocabulary()
     # Fewest pieces win: a word costs one, a character ten, so that words are never spelled out.
     scores = [-10.0 if len(piece) == 1 else -30.0 if piece.startswith("<0x") else -1.0 for piece in pieces]
-    model = models.Unigram(list(zip(pieces, scores, strict=True)), unk_id=pieces.index(UNK), byte_fallback=True)
+    model = models.Unigram(
+        list(zip(pieces, scores, strict=True)), unk_id=pieces.index(UNK), byte_fallback=True
+    )
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="never", split=True)
     tokenizer.decoder = decoders.Sequence(
@@ -73,6 +78,10 @@ def build() -> PreTrainedTokenizerFast:
         single=f"{BOS} $A", special_tokens=[(BOS, pieces.index(BOS))]
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=PAD, bos_token=BOS, eos_token=EOS, unk_token=UNK,
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        bos_token=BOS,
+        eos_token=EOS,
+        unk_token=UNK,
         clean_up_tokenization_spaces=False,
     )
