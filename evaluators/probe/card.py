@@ -63,16 +63,17 @@ class Card(BaseModel):
         lines = [
             "# Probe model",
             "",
-            "A Qwen3-shaped model (4 layers, hidden 256, 8 query and 2 kv heads of 64, 7.8M parameters, bf16),",
-            "trained from nothing on this project's own RULER prompts, all tasks but QA. It exists to tell sparse",
-            "attention that finds things from sparse attention that does not. Its accuracy is its own and says",
-            "nothing of a large model's. No data of others went in but the word lists of `wonderwords` (MIT).",
+            "A Qwen3-shaped model (4 layers, hidden 256, 8 query and 2 kv heads of 64, 7.8M parameters,",
+            "bf16), trained from nothing on this project's own RULER prompts, all tasks but QA. It exists to",
+            "tell sparse attention that finds things from sparse attention that does not. Its accuracy is its",
+            "own and says nothing of a large model's. No data of others went in but the word lists of",
+            "`wonderwords` (MIT).",
             "",
             f"Training: {self.training}",
             "",
             f"Dense accuracy in percent, {'/'.join(map(str, samples))} unseen prompts a task and length (seed"
-            f" {self.dense[0].seed}), transformers' greedy generation. A task below {COUNTED_FROM:.0%} does not"
-            " count in a search at that length.",
+            f" {self.dense[0].seed}), transformers' greedy generation. A task below {COUNTED_FROM:.0%}"
+            " does not count in a search at that length.",
             "",
             "| task | " + " | ".join(map(str, lengths)) + " |",
             "|---|" + "---|" * len(lengths),
@@ -85,8 +86,8 @@ class Card(BaseModel):
         blocks = sorted({budget.blocks for budget in self.budgets})
         lines += [
             "",
-            f"Accuracy in percent by number of scored blocks of {self.budget_block_size} tokens, mean over the"
-            f" {len(self.counted(self.budget_length))} counted tasks at {self.budget_length} tokens,"
+            f"Accuracy in percent by number of scored blocks of {self.budget_block_size} tokens, mean over"
+            f" the {len(self.counted(self.budget_length))} counted tasks at {self.budget_length} tokens,"
             f" {self.budget_samples} prompts a task, every layer sparse, first block and last two kept, with"
             " 95% bootstrap intervals (`python -m evaluators.probe.describe`, CPU, float32).",
             "",
