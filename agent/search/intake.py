@@ -42,12 +42,15 @@ class Intake:
     def admit(self, checked: Checked) -> Accepted | Refused:
         """Record a checked proposal, whatever became of it."""
         proposal = checked.proposal
-        record = _record(proposal, Role.PROPOSED)
         if checked.candidate is not None:
-            return self._enter(proposal, checked.candidate, record)
-        row = self._ledger.reject(self._run_id, record, checked.reason)
-        self._calls(row, proposal.calls)
+            return self._enter(proposal, checked.candidate, _record(proposal, Role.PROPOSED))
+        self.leave(checked, checked.reason)
         return Refused(proposal, checked.reason, repairable=True)
+
+    def leave(self, checked: Checked, reason: str) -> None:
+        """Record a proposal that is not measured, with the reason and what it cost."""
+        row = self._ledger.reject(self._run_id, _record(checked.proposal, Role.PROPOSED), reason)
+        self._calls(row, checked.proposal.calls)
 
     def _enter(self, proposal: Proposal, candidate: Candidate, record: ProposalRecord) -> Accepted | Refused:
         graph = candidate.graph.canonical()

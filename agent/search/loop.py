@@ -18,6 +18,7 @@ from agent.search.thinker import Thinker
 from agent.study import KnobStudy
 
 _POLL = 0.02  # a thought or an outcome, whichever comes first
+_LAST_WORDS = 10.0  # for an LLM that is answering when the budget is spent
 _IDLE = 0.25  # nothing to do but to refresh the view
 
 
@@ -70,6 +71,7 @@ class Loop:
                 for landed in self._flight.wait(0.0 if self._has_room() else _IDLE):
                     self._land(landed)
                 self._show()
+            self._keep_leftovers()
         finally:
             self._thinker.close()
 
@@ -118,6 +120,16 @@ class Loop:
             self._outlook.failed(proposal.proposer, proposal.source, admitted.reason)
             if proposal.attempt < self._settings.repairs:
                 self._refusal = (proposal, admitted.reason)
+
+    def _keep_leftovers(self) -> None:
+        """What was thought ahead and is not needed: what it cost is recorded, and the thought with it."""
+        last = self._thinker.take(_LAST_WORDS) if self._thinker.busy else None
+        if isinstance(last, NoProposalError):
+            self._intake.note_silence(last, self._proposer.name)
+        for idea in (self._idea, self._next, last):
+            if isinstance(idea, Checked) and idea.proposal.calls:
+                self._intake.leave(idea, "thought of ahead: the budget was spent before its turn")
+        self._progress.spend = self._ledger.spend(self._run_id)
 
     def _note_silence(self, error: NoProposalError) -> None:
         self._intake.note_silence(error, self._proposer.name)
