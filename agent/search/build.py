@@ -29,7 +29,7 @@ def build_bench(settings: SearchSettings, cache: Path) -> tuple[Bench, Evaluator
     """
     from evaluators.executor.ruler import ruler_spec
     from evaluators.measure.prepare import PrepareError, prepare
-    from evaluators.probe import PROBE_PATH
+    from evaluators.probe import PROBE_PATH, model_label
     from search_spaces.knobs import KnobSpace
     from search_spaces.seeds import seeds
 
@@ -56,7 +56,7 @@ def build_bench(settings: SearchSettings, cache: Path) -> tuple[Bench, Evaluator
     space = KnobSpace.for_model(layers=layers, length=settings.length)
     search = prepared.search
     labels = {
-        "model": "shipped probe" if path == PROBE_PATH else str(path),
+        "model": model_label(path),
         "length": str(settings.length),
         "prompts": f"{len(search.gate + search.rest)} search ({len(search.gate)} of them the gate), "
         f"{settings.heldout_per_task} held-out a task",

@@ -42,6 +42,8 @@ def evaluate(
     With `stop_early` a row ends when its score is settled, which changes no score. Raises ConfigError where
     the settings do not fit the model, ValueError for a split that the workload is not of.
     """
+    from evaluators.probe.load import model_label
+
     split = split or workload.spec.split
     if (split == "heldout") != (workload.spec.split == "heldout"):
         raise ValueError(f"these prompts are of the {workload.spec.split!r} split, not of {split!r}")
@@ -74,7 +76,7 @@ def evaluate(
         samples,
         split=split,
         workload=workload.key,
-        model=workload.spec.model.name,
+        model=model_label(workload.spec.model),
         engine=ENGINE,
         device=str(workload.model.device),
         length=workload.spec.length,

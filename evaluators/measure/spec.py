@@ -61,11 +61,14 @@ class WorkloadSpec(BaseModel):
     @property
     def key(self) -> str:
         """Hash of the model, its tokenizer, what the prompts depend on, and the versions that made them."""
+        from evaluators.ruler import Sources
+
         document = self.model_dump_json(exclude={"model", "gate"})
+        data = Sources(self.essay, self.squad, self.hotpotqa).version
         libraries = [
             f"{name} {version(name)}" for name in ("torch", "transformers", "tokenizers", "wonderwords")
         ]
-        parts = (str(FORMAT), document, hash_model(self.model), hash_generator(), *libraries)
+        parts = (str(FORMAT), document, data, hash_model(self.model), hash_generator(), *libraries)
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
 
     def heldout(self, tasks: Iterable[str] | None = None, samples: int | None = None) -> WorkloadSpec:

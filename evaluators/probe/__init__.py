@@ -5,6 +5,6 @@ not. Its accuracy is its own: it says nothing of a large model's.
 """
 
 from evaluators.probe.card import Card, card
-from evaluators.probe.load import PROBE_PATH, load
+from evaluators.probe.load import PROBE_PATH, load, model_label
 
-__all__ = ["PROBE_PATH", "Card", "card", "load"]
+__all__ = ["PROBE_PATH", "Card", "card", "load", "model_label"]

@@ -11,6 +11,11 @@ if TYPE_CHECKING:
 PROBE_PATH = Path(__file__).parent / "weights"
 
 
+def model_label(model: Path) -> str:
+    """What tables and reports call the model in this folder."""
+    return "shipped probe" if model.resolve() == PROBE_PATH.resolve() else str(model)
+
+
 def load(path: Path = PROBE_PATH) -> tuple[Qwen3ForCausalLM, Any]:
     """The probe in float32, ready for inference, and its tokenizer; nothing is fetched from anywhere."""
     import torch
