@@ -18,7 +18,7 @@ from agent.search.final import finalists
 from agent.search.flight import measurement_of
 from agent.views.report import build_report
 from evaluators.measure import Measurement
-from evaluators.measure.pareto import Point, hypervolume
+from evaluators.measure.pareto import Point, front, hypervolume
 from evaluators.measure.stats import Interval, paired_difference
 
 PROPOSERS = ("evolution", "random")
@@ -48,7 +48,7 @@ class Found:
 
     measured: int
     new_graphs: int
-    undercut: Margin | None  # against the best seed flow that moves at least as many bytes
+    undercut: Margin | None  # against the next seed flow of the seeds' own front that moves no fewer bytes
     above: Margin | None  # against the best seed flow that moves at most as many bytes
     winners: int  # that hold with all comparisons together
     volume: float
@@ -62,6 +62,7 @@ def found_in(ledger: Ledger, run: RunRecord) -> Found:
         if (m := measurement_of(row, "heldout")) is not None
     ]
     seeds = [(row, m) for row, m in rows if row.role is Role.SEED]
+    on_front = {point.name for point in front([Point.of(row.name, m) for row, m in seeds])}
     known = {row.graph_hash for row, _ in seeds}
     new = [(row, m) for row, m in rows if row.role is Role.PROPOSED and row.graph_hash not in known]
     dense = next(m for row, m in rows if row.role is Role.DENSE)
@@ -69,7 +70,7 @@ def found_in(ledger: Ledger, run: RunRecord) -> Found:
     return Found(
         measured=report.tally.measured,
         new_graphs=len(new),
-        undercut=_best(new, seeds, at_least=True),
+        undercut=_best(new, [(row, m) for row, m in seeds if row.name in on_front], at_least=True),
         above=_best(new, seeds, at_least=False),
         winners=sum(row.new_graph for row in report.winners),
         volume=hypervolume([Point.of(row.name, m) for row, m in rows], dense.bytes_per_step),
@@ -150,7 +151,7 @@ def main() -> None:
     given = parser.parse_args()
     print(
         "| seed | proposer | measured | new graphs on the front | over the best seed flow of no more bytes |"
-        " over the next dearer seed flow | winners, all comparisons | hypervolume | s |"
+        " over the next seed flow of no fewer bytes | winners, all comparisons | hypervolume | s |"
     )
     print("|---|---|---|---|---|---|---|---|---|")
     all_found: dict[str, list[Found]] = {name: [] for name in PROPOSERS}
@@ -170,7 +171,7 @@ def main() -> None:
             f"\n{proposer}: a new graph on the front in {sum(f.new_graphs > 0 for f in found)} of"
             f" {len(found)} searches; in {above} its paired 95% interval lies above the best seed flow of no"
             f" more bytes, in"
-            f" {under} above a seed flow that moves at least as many bytes; in"
+            f" {under} above the next seed flow of no fewer bytes; in"
             f" {sum(f.winners > 0 for f in found)} a new graph wins with all comparisons together; mean"
             f" hypervolume {sum(f.volume for f in found) / len(found):.3f}"
         )
