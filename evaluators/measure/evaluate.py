@@ -1,8 +1,8 @@
 """Measuring a candidate: both objectives from the same prompts, lengths, plans and layers.
 
-Accuracy is RULER's score of what the candidate generates. Bytes are counted from the candidate's own plan,
-at the steps that dense attention takes to answer the prompt: were they counted at the steps that the
-candidate takes, an algorithm that gives up early would look cheaper for it.
+Accuracy is RULER's score of what the candidate generates. Bytes are counted from the candidate's own plan, at
+the steps that dense attention takes to answer the prompt, or at more where those are dearer: were they counted
+at the steps that the candidate takes, an algorithm that gives up early would look cheaper for it.
 """
 
 from __future__ import annotations
@@ -113,7 +113,12 @@ def decode_answers(
 def price(
     graph: FlowGraph | None, config: VortexConfig, workload: Workload, chosen: Sequence[StoredPrompt]
 ) -> tuple[Floats, Floats]:
-    """Bytes of a decode step of the whole model, and dense attention's: the mean over each prompt's steps."""
+    """Bytes of a decode step of the whole model, and dense attention's: the mean over each prompt's steps.
+
+    The share of dense attention's bytes is that of the dearest stretch from the first step to the last
+    reference step or any later one: a policy that turns dense where answers are due to be complete pays
+    for what it reads there. It depends on the plan alone, not on when a row stops.
+    """
     from vortex.engine.hf.geometry import ModelShape
     from vortex.graph.geometry import Geometry
     from vortex.runtime.traffic import Traffic
@@ -121,14 +126,23 @@ def price(
     shape = ModelShape.of(workload.model)
     geometry = Geometry(config.block_size or 16, shape.head_dim, shape.group)
     traffic = Traffic(graph, geometry, config, shape.layers, shape.heads)
-    lengths = [reference_lengths(prompt) for prompt in chosen]
+    lengths = [step_lengths(prompt) for prompt in chosen]
     every, where = np.unique(np.concatenate(lengths), return_inverse=True)
     ends = np.cumsum([len(length) for length in lengths])[:-1]
+    moved, dense = (np.split(steps[where], ends) for steps in (traffic.steps(every), traffic.dense(every)))
+    priced, yardstick = np.empty(len(chosen)), np.empty(len(chosen))
+    for row, (prompt, ours, theirs) in enumerate(zip(chosen, moved, dense, strict=True)):
+        least = len(reference_lengths(prompt))
+        shares = ours.cumsum() / theirs.cumsum()
+        yardstick[row] = theirs[:least].mean()
+        priced[row] = yardstick[row] * shares[least - 1 :].max()
+    return priced, yardstick
 
-    def means(steps: Floats) -> Floats:
-        return np.array([part.mean() for part in np.split(steps[where], ends)])
 
-    return means(traffic.steps(every)), means(traffic.dense(every))
+def step_lengths(prompt: StoredPrompt) -> NDArray[np.int64]:
+    """Sequence lengths of all decode steps that the task allows."""
+    steps = max(2, prompt.max_new_tokens, prompt.dense.tokens)
+    return prompt.tokens + np.arange(1, steps, dtype=np.int64)
 
 
 def reference_lengths(prompt: StoredPrompt) -> NDArray[np.int64]:

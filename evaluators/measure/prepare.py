@@ -65,7 +65,7 @@ def prepare(
         tasks=counted,
         length=length,
         samples=samples,
-        gate=gate,
+        gate=max(1, min(gate, samples - 1)),  # a gate of all prompts would leave nothing to measure after it
         seed=seed,
         essay=essay,
         squad=squad,

@@ -55,13 +55,17 @@ def test_stopping_early_changes_no_score(answered: Workload, quest: FlowGraph, t
 
 
 def test_bytes_are_those_of_the_decode_itself(answered: Workload, quest: FlowGraph) -> None:
-    """Counted at the steps that dense attention takes; one that takes the same steps reports the same."""
+    """Counted at the steps that dense attention takes; one that takes the same steps reports the same, and
+    a default policy pays next to nothing for the steps that the task allows beyond them."""
     from vortex.engine.hf.decode import decode
 
     knobs = config(topk_val=6, layers_skip=[1])
     limits = [prompt.dense.tokens for prompt in answered.meta.prompts]
     result = decode(answered.model, answered.store, None, quest, knobs, limits)
-    traffic, dense = price(quest, knobs, answered, answered.meta.prompts)
+    prompts = answered.meta.prompts
+    exact = [prompt.model_copy(update={"max_new_tokens": prompt.dense.tokens}) for prompt in prompts]
+    traffic, dense = price(quest, knobs, answered, exact)
+    assert price(quest, knobs, answered, prompts)[0] == pytest.approx(traffic, rel=0.02)
     same = [i for i, tokens in enumerate(result.tokens) if len(tokens) == limits[i]]
     assert len(same) > len(limits) // 2
     assert traffic[same] == pytest.approx(np.array(result.bytes_per_step)[same])
@@ -88,6 +92,22 @@ def test_cheats_are_ranked_as_what_they_are(
     (standing,) = standings({"cheat": found}, {"dense": dense, "seed": seed})
     assert standing.wins_over() == ()
     assert not standing.is_win
+
+
+def test_a_policy_that_is_dense_after_the_reference_steps_pays_for_it(
+    answered: Workload, quest: FlowGraph
+) -> None:
+    """Cheap until dense attention has answered, dense from the next block on: what it reads there counts."""
+    prompts = [p.model_copy(update={"max_new_tokens": p.dense.tokens + 100}) for p in answered.meta.prompts]
+    turn = max(-(-(p.tokens + p.dense.tokens) // 8) for p in prompts)
+    late = f"return cached_block_len > {turn} ? cached_block_len : 6;"
+    plain, _ = price(quest, config(block_size=8, schedule_policy="return 6;"), answered, prompts)
+    cheat, dense = price(quest, config(block_size=8, schedule_policy=late), answered, prompts)
+    reaches = [p.tokens + p.max_new_tokens > 8 * turn + 16 for p in prompts]
+    assert any(reaches)
+    for one, other, most, reached in zip(plain, cheat, dense, reaches, strict=True):
+        assert one <= other <= most
+        assert not reached or other > 1.2 * one
 
 
 def test_a_gate_and_the_rest_are_the_whole(workload: Workload, quest: FlowGraph) -> None:
