@@ -10,7 +10,7 @@ search: $(VENV)/.installed
 	$(VENV)/bin/python -m agent.search --budget $(BUDGET) $(ARGS)
 
 test: $(VENV)/.installed-dev
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python -m pytest -n 2 $(ARGS)
 
 check: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m ruff check .

@@ -1,8 +1,8 @@
 """Measuring a candidate: both objectives from the same prompts, lengths, plans and layers.
 
 Accuracy is RULER's score of what the candidate generates. Bytes are counted from the candidate's own plan, at
-the steps that dense attention takes to answer the prompt, or at more where those are dearer: were they counted
-at the steps that the candidate takes, an algorithm that gives up early would look cheaper for it.
+the steps that dense attention takes to answer the prompt, or at more where those are dearer: were they
+counted at the steps that the candidate takes, an algorithm that gives up early would look cheaper for it.
 """
 
 from __future__ import annotations
