@@ -19,6 +19,7 @@ from agent.study import KnobStudy
 
 _POLL = 0.02  # a thought or an outcome, whichever comes first
 _LAST_WORDS = 10.0  # for an LLM that is answering when the budget is spent
+_FAILURES = 20  # in a row: it is not the candidates
 _IDLE = 0.25  # nothing to do but to refresh the view
 
 
@@ -57,6 +58,7 @@ class Loop:
         self._next: Checked | None = None  # thought of ahead
         self._refusal: tuple[Proposal, str] | None = None  # to be repaired by its author
         self._fruitless = 0
+        self._failures = 0  # evaluations in a row
 
     def run(self, waiting: list[Passenger]) -> None:
         """`waiting`: candidates that an earlier process accepted and did not finish."""
@@ -146,6 +148,12 @@ class Loop:
         self._progress.tally[Status.PENDING] -= 1
         self._progress.tally[landed.status] += 1
         passenger, measured = landed.passenger, landed.measurement
+        self._failures = self._failures + 1 if landed.status is Status.FAILED else 0
+        if landed.status is Status.FAILED:
+            lines = (landed.reason or "no reason given").strip().splitlines()
+            self._progress.last_reason = lines[-1]
+            if self._failures >= _FAILURES:
+                self.stopped = f"{self._failures} evaluations in a row failed (the last: {lines[-1]})"
         if measured is None or passenger.candidate is None:
             self._outlook.failed(passenger.proposer, passenger.source, landed.reason or "")
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,8 +52,15 @@ def prepare(
 
     tasks: None is every task whose data is there. Tasks that dense attention fails are excluded and
     reported: by the card of the shipped probe model, by the search prompts themselves for any other model.
-    Raises PrepareError when no task is left.
+    Raises PrepareError when no task is left, or the model takes no such length.
     """
+    from evaluators.ruler import task
+
+    for name in tasks or ():
+        task(name)  # raises ValueError naming the tasks there are
+    longest = json.loads((model / "config.json").read_text()).get("max_position_embeddings")
+    if longest and length > longest:
+        raise PrepareError(f"the model takes at most {longest} tokens, not {length}: ask for fewer")
     wanted = tuple(tasks) if tasks else _tasks_with_data({"squad": squad, "hotpotqa": hotpotqa})
     known = card_accuracy(model, length)
     counted, excluded = split_tasks({task: known.get(task) for task in wanted}) if known else (wanted, ())

@@ -90,7 +90,13 @@ def _snake(op: str) -> str:
 
 
 def flow_class_name(name: str) -> str:
-    """CamelCase of a flow's registered name."""
+    """CamelCase of a flow's registered name, never a name that the flow file imports."""
+    from vortex.ops import stage_ops
+
+    ops = {op for stage in Stage for op in stage_ops(stage)}
+    imported = ops | {f"C{op}" for op in ops} | {"ContextBase"}
     words = re.findall(r"[A-Za-z0-9]+", name)
     camel = "".join(word[:1].upper() + word[1:] for word in words) or "Flow"
+    if camel in imported:
+        return f"{camel}Flow"
     return camel if camel[0].isalpha() and not keyword.iskeyword(camel) else f"Flow{camel}"

@@ -96,3 +96,11 @@ def test_names_that_are_not_words(name: str) -> None:
 def test_odd_names_still_give_a_class(name: str) -> None:
     graph = load_graph("block_sparse_attention")
     assert trace_source(render_flow(graph, name)).hash == graph.hash
+
+
+@pytest.mark.parametrize("name", ["mean", "Mean", "c_mean", "maximum", "ge_m_m", "topK", "context_base"])
+def test_a_flow_may_be_called_like_an_op(name: str) -> None:
+    graph = load_graph("gqa_quest_sparse_attention")
+    assert trace_source(render_flow(graph, name)).hash == graph.hash
+    centroid = load_graph("block_sparse_attention")
+    assert trace_source(render_flow(centroid, name)).hash == centroid.hash

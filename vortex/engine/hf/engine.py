@@ -54,6 +54,8 @@ class Engine:
         self.shape = ModelShape.of(self.model)
         check_config(self.config, self.shape)
         self.graph = _graph(flow)
+        if self.graph is not None and self.graph.kind == "mla":
+            raise ConfigError("this engine decodes models with k and v heads: write a vFlow, not a vFlowMLA")
 
     @overload
     def generate(self, prompts: Sequence[str], max_new_tokens: int | Sequence[int] = 32) -> list[str]: ...
