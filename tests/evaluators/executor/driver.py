@@ -4,6 +4,7 @@ workers busy, one of them hanging, and prints "busy" when both are."""
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 
@@ -26,4 +27,6 @@ def main(kind: str, folder: str) -> None:
 
 
 if __name__ == "__main__":
+    # A test run in the background of a shell inherits that SIGINT is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     main(*sys.argv[1:3])
