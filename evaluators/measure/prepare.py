@@ -10,9 +10,10 @@ from pathlib import Path
 from evaluators.measure.measurement import ExcludedTask
 from evaluators.measure.spec import WorkloadSpec
 from evaluators.measure.workload import Workload
+from evaluators.probe.card import COUNTED_FROM
 
 CACHE = Path("runs/cache")
-COUNTED = 0.8
+COUNTED = COUNTED_FROM
 """A task enters the score where dense attention reaches this accuracy: elsewhere it measures the model."""
 NEEDS_DATA = {"qa_1": "squad", "qa_2": "hotpotqa"}
 
@@ -99,7 +100,8 @@ def split_tasks(
 
 def card_accuracy(model: Path, length: int) -> Mapping[str, float]:
     """Dense accuracy by task from the probe model's card; empty for other models and lengths not measured."""
-    from evaluators.probe import PROBE_PATH, card
+    from evaluators.probe import PROBE_PATH
+    from evaluators.probe.card import card
 
     return card().accuracy(length) if model.resolve() == PROBE_PATH.resolve() else {}
 

@@ -4,7 +4,6 @@ Small enough to ship, good enough to tell sparse attention that finds things fro
 not. Its accuracy is its own: it says nothing of a large model's.
 """
 
-from evaluators.probe.card import Card, card
 from evaluators.probe.load import PROBE_PATH, load, model_label
 
-__all__ = ["PROBE_PATH", "Card", "card", "load", "model_label"]
+__all__ = ["PROBE_PATH", "load", "model_label"]

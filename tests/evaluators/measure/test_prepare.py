@@ -12,7 +12,8 @@ from evaluators.measure.evaluate import evaluate
 from evaluators.measure.pareto import standings
 from evaluators.measure.prepare import Prepared, PrepareError, prepare, split_tasks
 from evaluators.measure.stats import paired_difference
-from evaluators.probe import PROBE_PATH, card
+from evaluators.probe import PROBE_PATH
+from evaluators.probe.card import card
 from vortex.config import VortexConfig
 from vortex.flow import build_vflow, trace_flow
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from evaluators.probe import PROBE_PATH, Card, card, load
-from evaluators.probe.card import COUNTED_FROM, BudgetScore, DenseScore
+from evaluators.probe import PROBE_PATH, load
+from evaluators.probe.card import COUNTED_FROM, BudgetScore, Card, DenseScore, card
 from evaluators.probe.dense import LENGTHS, PROBE_TASKS, generate_texts
 from evaluators.ruler import generate, score
 
