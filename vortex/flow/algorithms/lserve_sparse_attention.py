@@ -1,4 +1,4 @@
-"""LServe (arXiv 2502.14866): score = max over heads, sub-blocks s of sum_d max(q_hd kmax_sd, q_hd kmin_sd)."""
+"""LServe (arXiv 2502.14866): score = max_h max over sub-blocks s of sum_d max(q_hd kmax_sd, q_hd kmin_sd)."""
 
 from __future__ import annotations
 
