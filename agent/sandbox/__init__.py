@@ -3,8 +3,8 @@
 Who attacks: a proposer's output, that is, Python text of unknown intent. What is protected: this
 machine's files, keys, network and processes, the search's records, and every other candidate.
 
-1. The source is read as text against an allow-list (`allowlist.py`); the parent never compiles, imports
-   or runs it.
+1. The source is read as text against an allow-list (`vortex/check/allowlist.py`); the parent never
+   compiles, imports or runs it.
 2. A child of a warm server traces it inside one bubblewrap jail (`jail.py`, `inside/`): user nobody,
    empty environment, no network, no home, no /proc, no /dev, nothing writable; of the host only the
    interpreter, its libraries and the `vortex` package, read-only. CPU time, address space, file size,
@@ -26,9 +26,9 @@ environment, nobody if started by root, resource limits) without a wall around f
 
 from __future__ import annotations
 
-from agent.sandbox.allowlist import check_source
 from agent.sandbox.limits import Limits
-from agent.sandbox.rejected import Kind, Rejected
 from agent.sandbox.sandbox import Sandbox
+from vortex.check.allowlist import check_source
+from vortex.check.rejected import Kind, Rejected
 
 __all__ = ["Kind", "Limits", "Rejected", "Sandbox", "check_source"]

@@ -19,7 +19,7 @@ from types import TracebackType
 
 from agent.sandbox.inside.server import MAX_SOURCE
 from agent.sandbox.limits import Limits
-from agent.sandbox.rejected import Rejected
+from vortex.check.rejected import Rejected
 from vortex.graph.geometry import Geometry
 
 INSIDE = Path(__file__).parent / "inside"

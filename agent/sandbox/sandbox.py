@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from agent.sandbox.allowlist import check_source
 from agent.sandbox.jail import Answer, Jail, start
 from agent.sandbox.limits import Limits
-from agent.sandbox.rejected import Rejected
+from vortex.check.allowlist import check_source
+from vortex.check.rejected import Rejected
 from vortex.errors import GraphError
 from vortex.graph.geometry import Geometry
 

@@ -1,1 +1,1 @@
-"""What runs inside the jail: `server.py` is started as a script; the parent shares only `names.py`."""
+"""What runs inside the jail: `server.py` is started as a script."""

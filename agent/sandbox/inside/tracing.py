@@ -7,17 +7,13 @@ errors), not a wall: whoever gets around it is still in the jail.
 import builtins
 import difflib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from vortex.check import names
 from vortex.errors import FlowTypeError, GraphError, VortexError
 from vortex.flow import trace_source
 from vortex.flow.where import raising_line
 from vortex.graph.geometry import Geometry
-
-if TYPE_CHECKING:
-    from agent.sandbox.inside import names
-else:
-    import names  # this folder is all there is of `agent` in the jail
 
 FILENAME = "flow.py"
 MAX_TEXT = 1500

@@ -1,4 +1,4 @@
-"""The names a candidate may use. Everything else is refused by `allowlist.py`, with the nearest of these."""
+"""The names a flow file may use. Everything else is refused by `allowlist.py`, with the nearest of these."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a candidate's source did not become a graph."""
+"""Why a flow's source did not become a graph."""
 
 from __future__ import annotations
 

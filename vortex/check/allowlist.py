@@ -1,8 +1,8 @@
-"""The first layer: a candidate's source read as text, against a list of what a flow file may contain.
+"""A flow's source read as text, against a list of what a flow file may contain.
 
-Runs in the parent and never compiles or executes anything: `ast.parse` only, behind limits on size and
-nesting. Whatever is not named here is refused with its line. The jail does not rely on this file; this file
-makes hostile candidates cheap to refuse and easy to explain.
+Never compiles or executes anything: `ast.parse` only, behind limits on size and nesting. Whatever is not
+named here is refused with its line. It is no wall against hostile code: where that matters, a jail comes
+behind it, and this file makes hostile sources cheap to refuse and easy to explain.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import warnings
 from collections.abc import Iterator
 from typing import NoReturn
 
-from agent.sandbox.inside.names import (
+from vortex.check.literals import too_large
+from vortex.check.names import (
     ATTRIBUTES,
     BASES,
     BUILTINS,
@@ -23,8 +24,7 @@ from agent.sandbox.inside.names import (
     TYPING,
     importable,
 )
-from agent.sandbox.literals import too_large
-from agent.sandbox.rejected import Kind, Rejected
+from vortex.check.rejected import Kind, Rejected
 from vortex.errors import nearest
 from vortex.flow.advice import op_for
 

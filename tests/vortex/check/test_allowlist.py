@@ -10,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.sandbox import Rejected, check_source
-from agent.sandbox.inside import names
+from vortex.check import names
+from vortex.check.allowlist import check_source
+from vortex.check.rejected import Rejected
 
 HEAD = "from vortex.flow import vFlow, register\nfrom vortex.indexer import GeMM\n"
 CLASS = HEAD + '@register("x")\nclass X(vFlow):\n    def __init__(self):\n        super().__init__()\n'
