@@ -100,9 +100,9 @@ def row_costs(
 ) -> RowCosts:
     """The coefficients of `graph` (None: dense attention). Raises GuardError or GraphError where the graph
     does not serve the geometry."""
-    latent = graph is not None and graph.kind == "mla"
+    latent = geometry.kv_lora_rank  # a latent is read once: its value is a part of it
     token_bytes = geometry.head_dim * kv_itemsize * (1 if latent else 2)
-    token_flops = 4.0 * geometry.group * geometry.head_dim
+    token_flops = 2.0 * geometry.group * (geometry.head_dim + (latent or geometry.head_dim))
     if graph is None:
         return RowCosts(geometry.block_size, token_bytes, token_flops)
     at = graph.instantiate(geometry)

@@ -1,6 +1,7 @@
 """Decode attention of one query token per row, with the query heads of a group as the rows of a matrix.
 
-K and V are never repeated over query heads: that would read the cache `group` times.
+K and V are never repeated over query heads: that would read the cache `group` times. A latent (MLA) is read
+once for both.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from vortex.runtime.plan import SparseRows
 from vortex.runtime.pool import PAGE, KVPool, PageTable
 
 CHUNK_BYTES = 4 << 20
-"""K and V gathered at a time: small enough to be still in the cache when the products read them."""
+"""Gathered at a time: small enough to be still in the cache when the products read them."""
 
 
 class Workspace:
@@ -48,45 +49,49 @@ def sparse_attention(
     work: Workspace,
 ) -> torch.Tensor:
     """Attention of `q [rows, group, head_dim]` over the block ids `blocks [rows, width]`, the true last
-    block of a row last; only the first `given.tokens [rows]` tokens of the list count. Reads these blocks
-    and nothing else of the pool.
+    block of a row last; only the first `given.tokens [rows]` tokens of the list count: `[rows, group,
+    value_dim]`. Reads these blocks and nothing else of the pool.
     """
     rows, width = blocks.shape
     group, dim = q.shape[1:]
-    k_blocks, v_blocks = (x.view(-1, block_size * dim) for x in (pool.k, pool.v))
-    chunk = max(1, min(rows, CHUNK_BYTES // (2 * width * block_size * dim * pool.k.itemsize)))
+    stored = [data.view(-1, block_size * dim) for data in pool.stored]
+    chunk = max(1, min(rows, CHUNK_BYTES // (width * block_size * pool.token_bytes)))
     if q.is_cuda:
         chunk = rows
     span = width * block_size
-    out = torch.empty_like(q)
+    out = q.new_empty((rows, group, pool.value_dim))
     for first in range(0, rows, chunk):
         last = min(rows, first + chunk)
         count = last - first
         ids = blocks[first:last].reshape(-1)
-        k = work.take("k", (count * width, block_size * dim), pool.k)
-        v = work.take("v", (count * width, block_size * dim), pool.v)
-        torch.index_select(k_blocks, 0, ids, out=k)
-        torch.index_select(v_blocks, 0, ids, out=v)
+        gathered = []
+        for index, data in enumerate(stored):
+            part = work.take(f"stored{index}", (count * width, block_size * dim), data)
+            torch.index_select(data, 0, ids, out=part)
+            gathered.append(part.view(count, span, dim))
+        k, v = pool.pair(gathered)
         logits = work.take("logits", (count, group, span), q)
-        torch.bmm(q[first:last], k.view(count, span, dim).transpose(1, 2), out=logits)
+        torch.bmm(q[first:last], k.transpose(1, 2), out=logits)
         logits[:, :, given.full :].masked_fill_(given.beyond[first:last, None], -torch.inf)
-        torch.bmm(_weights(logits, scale), v.view(count, span, dim), out=out[first:last])
+        torch.bmm(_weights(logits, scale), v, out=out[first:last])
     return out
 
 
 def dense_attention(
     q: torch.Tensor, pool: KVPool, pages: PageTable, seq_len: np.ndarray, heads: int, scale: float
 ) -> torch.Tensor:
-    """Attention of `q [rows, group, head_dim]` over all `seq_len [rows]` tokens of each row.
+    """Attention of `q [rows, group, head_dim]` over all `seq_len [rows]` tokens of each row: `[rows, group,
+    value_dim]`.
 
     Rows `heads * i .. heads * i + heads - 1` are one request and share a length. Consecutive pages are read
     in place.
     """
-    out = torch.empty_like(q)
+    out = q.new_empty((*q.shape[:2], pool.value_dim))
     runs = pages.runs()
     for first in range(0, len(seq_len), heads):
         rows = slice(first, first + heads)
-        k, v = (_tokens(x, pages, runs, first, heads, int(seq_len[first])) for x in (pool.k, pool.v))
+        length = int(seq_len[first])
+        k, v = pool.pair([_tokens(data, pages, runs, first, heads, length) for data in pool.stored])
         torch.bmm(_weights(torch.bmm(q[rows], k.transpose(1, 2)), scale), v, out=out[rows])
     return out
 

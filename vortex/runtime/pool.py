@@ -1,11 +1,14 @@
-"""The paged K/V cache of one layer, and the pages that a row owns."""
+"""The paged cache of one layer, and the pages that a row owns."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+
+from vortex.graph.geometry import Geometry
 
 PAGE = 128
 """Tokens of a page, the unit of allocation; every block size divides it, so that a candidate's block size
@@ -13,16 +16,31 @@ never moves data."""
 
 
 class KVPool:
-    """K and V of one layer: `[pages * PAGE, head_dim]` each, tokens of one kv head after another."""
+    """The cached tokens of one layer, those of one kv head after another.
 
-    def __init__(self, k: torch.Tensor, v: torch.Tensor) -> None:
-        self.k = k
-        self.v = v
+    `stored` is K and V, `[pages * PAGE, head_dim]` each. For MLA (`kv_lora_rank` > 0) it is the latent
+    `[kv_c | k_pe]` alone: that is the key, and its first `kv_lora_rank` columns are the value.
+    """
+
+    def __init__(self, *stored: torch.Tensor, kv_lora_rank: int = 0) -> None:
+        self.stored = stored
+        self.kv_lora_rank = kv_lora_rank
 
     @classmethod
-    def allocate(cls, pages: int, head_dim: int, dtype: torch.dtype, device: torch.device) -> KVPool:
-        shape = (pages * PAGE, head_dim)
-        return cls(*(torch.zeros(shape, dtype=dtype, device=device) for _ in range(2)))
+    def allocate(
+        cls, pages: int, head_dim: int, dtype: torch.dtype, device: torch.device, kv_lora_rank: int = 0
+    ) -> KVPool:
+        shape, parts = (pages * PAGE, head_dim), 1 if kv_lora_rank else 2
+        stored = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(parts)]
+        return cls(*stored, kv_lora_rank=kv_lora_rank)
+
+    @property
+    def k(self) -> torch.Tensor:
+        return self.stored[0]
+
+    @property
+    def v(self) -> torch.Tensor:
+        return self.pair(self.stored)[1]
 
     @property
     def pages(self) -> int:
@@ -32,15 +50,36 @@ class KVPool:
     def head_dim(self) -> int:
         return self.k.shape[1]
 
-    def blocks(self, block_size: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """K and V as `[blocks, block_size, head_dim]`, without a copy."""
-        shape = (-1, block_size, self.head_dim)
-        return self.k.view(shape), self.v.view(shape)
+    @property
+    def value_dim(self) -> int:
+        """Features of a value, and so of the output of attention."""
+        return self.kv_lora_rank or self.head_dim
 
-    def write(self, slots: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
-        """Store `[n, head_dim]` keys and values at the token slots `[n]`."""
-        self.k[slots] = k
-        self.v[slots] = v
+    @property
+    def token_bytes(self) -> int:
+        """Bytes stored for one token of one kv head."""
+        return len(self.stored) * self.head_dim * self.k.itemsize
+
+    def geometry(self, block_size: int, group: int) -> Geometry:
+        """The geometry of a graph that runs on this pool, `group` query heads a kv head."""
+        if self.kv_lora_rank:
+            return Geometry.mla(block_size, self.kv_lora_rank, self.head_dim - self.kv_lora_rank, group)
+        return Geometry(block_size, self.head_dim, group)
+
+    def pair(self, read: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """K and V from what was read of each of `stored`, features last; V of a latent is a view of it."""
+        if self.kv_lora_rank:
+            return read[0], read[0][..., : self.kv_lora_rank]
+        return read[0], read[1]
+
+    def blocks(self, block_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """K and V as `[blocks, block_size, features]`, without a copy."""
+        return self.pair([data.view(-1, block_size, self.head_dim) for data in self.stored])
+
+    def write(self, slots: torch.Tensor | slice, *parts: torch.Tensor) -> None:
+        """Store `[n, head_dim]` keys and values, or latents, at the token slots `[n]`."""
+        for data, part in zip(self.stored, parts, strict=True):
+            data[slots] = part
 
     def grow(self, pages: int) -> None:
         """Enlarge to at least `pages`; slots keep their numbers, new ones are zero."""
@@ -48,8 +87,7 @@ class KVPool:
             return
         extra = max(pages, 2 * self.pages) - self.pages
         room = self.k.new_zeros((extra * PAGE, self.head_dim))
-        self.k = torch.cat((self.k, room))
-        self.v = torch.cat((self.v, room))
+        self.stored = tuple(torch.cat((data, room)) for data in self.stored)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ import torch
 from vortex.budget import parse_policy
 from vortex.config import VortexConfig
 from vortex.errors import ConfigError
-from vortex.graph.geometry import Geometry
 from vortex.graph.model import FlowGraph
 from vortex.runtime.attention import Workspace
 from vortex.runtime.dtypes import rounded
@@ -64,7 +63,7 @@ class DecodeSession:
         self.block_size = config.block_size or 16
         if PAGE % self.block_size:
             raise ConfigError(f"block_size={self.block_size} must divide the page of {PAGE} tokens")
-        self.geometry = Geometry(self.block_size, pools[0].head_dim, group)
+        self.geometry = pools[0].geometry(self.block_size, group)
         self.device = pools[0].k.device
         self.policy = None if config.schedule_policy is None else parse_policy(config.schedule_policy)
         self.program = None
@@ -106,30 +105,30 @@ class DecodeSession:
         self.steps += 1
 
     def attend(
-        self, layer_id: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float
+        self, layer_id: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor | None, scale: float
     ) -> torch.Tensor:
         """Store the new token's `k`, `v [requests, heads, head_dim]` and attend with `q [requests, heads *
-        group, head_dim]`: a tensor of the shape of `q`.
+        group, head_dim]`: `[requests, heads * group, value_dim]`. MLA: `k` is the latent, `v` None.
         """
         step = self.step
         if step is None:
             raise ConfigError("attend() before begin_step(): plan the step first")
         layer = self.layers[layer_id]
         dim = q.shape[-1]
-        layer.pool.write(step.slots, k.reshape(-1, dim), v.reshape(-1, dim))
+        layer.pool.write(step.slots, *(part.reshape(-1, dim) for part in (k, v) if part is not None))
         rows = q.reshape(-1, self.geometry.group, dim)
         if step.rows is None or layer_id not in self.sparse_layers:
             every = np.arange(len(self.lengths))
-            return self._dense(layer, rows, every, scale).view(q.shape)
+            return self._dense(layer, rows, every, scale).view(*q.shape[:2], -1)
         self.summaries.update(layer, step.finished)
         if len(step.dense_requests) == 0:
-            return self._sparse(layer, rows, step, scale).view(q.shape)
-        out = torch.empty_like(rows)
+            return self._sparse(layer, rows, step, scale).view(*q.shape[:2], -1)
+        out = rows.new_empty((*rows.shape[:2], layer.pool.value_dim))
         sparse_ids = torch.from_numpy(step.row_ids).to(self.device)
         dense_ids = torch.from_numpy(self._rows_of(step.dense_requests)).to(self.device)
         out[sparse_ids] = self._sparse(layer, rows[sparse_ids], step, scale)
         out[dense_ids] = self._dense(layer, rows[dense_ids], step.dense_requests, scale)
-        return out.view(q.shape)
+        return out.view(*q.shape[:2], -1)
 
     def keep(self, alive: np.ndarray) -> None:
         """Go on with the requests at these places of the current batch only."""

@@ -83,12 +83,14 @@ class Target(Protocol):
         work: Workspace,
     ) -> torch.Tensor:
         """Attention over the block ids `[rows, rows.width]`, reading nothing else: `[rows, group,
-        head_dim]`.
+        value_dim]`.
         """
         ...
 
     def attend_dense(
         self, q: torch.Tensor, pool: KVPool, pages: PageTable, seq_len: np.ndarray, heads: int, scale: float
     ) -> torch.Tensor:
-        """Attention over all tokens; `seq_len [rows]`, `heads` neighbouring rows are one request."""
+        """Attention over all tokens, `[rows, group, value_dim]`; `seq_len [rows]`, `heads` neighbouring rows
+        are one request.
+        """
         ...

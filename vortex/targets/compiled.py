@@ -63,11 +63,11 @@ class CompiledGraph:
             yield max(1, *(t.numel for t in types if t.format is not Format.BATCHED), 1)
 
     def field(self, layer: LayerCache, name: str) -> torch.Tensor:
-        """A field of the language as `[blocks, r, c]`: one of the layer's own, or `k` or `v`."""
+        """A field of the language as `[blocks, r, c]`: one of the layer's own, or what the pool stores."""
         if name in layer.fields:
             return layer.fields[name]
         k, v = layer.pool.blocks(self.geometry.block_size)
-        return {"k": k, "v": v}[name]
+        return {"k": k, "v": v, "latent": k}[name]
 
     def summarize(self, layer: LayerCache, blocks: slice | torch.Tensor) -> None:
         """Every op of the cache stage is lane-wise, so one pass serves any number of blocks."""

@@ -67,7 +67,7 @@ class ReferenceTarget:
         work: Workspace,
     ) -> torch.Tensor:
         k, v = pool.blocks(block_size)
-        out = torch.empty_like(q)
+        out = q.new_empty((*q.shape[:2], pool.value_dim))
         for row in range(len(rows)):
             tokens = int(rows.host_tokens[row])
             own = blocks[row, : -(-tokens // block_size)]
@@ -78,12 +78,10 @@ class ReferenceTarget:
     def attend_dense(
         self, q: torch.Tensor, pool: KVPool, pages: PageTable, seq_len: np.ndarray, heads: int, scale: float
     ) -> torch.Tensor:
-        out = torch.empty_like(q)
+        out = q.new_empty((*q.shape[:2], pool.value_dim))
         for row, length in enumerate(seq_len):
             own = torch.from_numpy(pages.pages[row, : pages.counts[row]])
-            keys, values = (
-                x.view(-1, PAGE, pool.head_dim)[own].flatten(0, 1)[:length].float() for x in (pool.k, pool.v)
-            )
+            keys, values = (x[own].flatten(0, 1)[:length].float() for x in pool.blocks(PAGE))
             out[row] = _attention(q[row], keys, values, scale)
         return out
 
@@ -93,6 +91,6 @@ def _row(rows: SparseRows, row: int) -> Row:
 
 
 def _attention(q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float) -> torch.Tensor:
-    """`q [group, head_dim]` over `[tokens, head_dim]`."""
+    """`q [group, head_dim]` over `keys [tokens, head_dim]` and `values [tokens, value_dim]`."""
     weights = torch.softmax(q.float() @ keys.T * scale, dim=-1)
     return (weights @ values).to(q.dtype)
