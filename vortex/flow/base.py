@@ -9,7 +9,7 @@ from vortex.flow.torch_standin import dtype as _dtype
 from vortex.flow.torch_standin import itemsize
 from vortex.flow.trace import trace
 from vortex.graph.geometry import Geometry
-from vortex.graph.model import FlowGraph
+from vortex.graph.model import FlowGraph, Format
 
 
 class FlowBase:
@@ -52,7 +52,20 @@ class FlowBase:
         """Field name -> ((rows, cols), dtype): the flow's fields in their order, then the engine's."""
         graph, (kv, own) = self._traced(), self._dtypes
         groups = ((graph.fields, own), (graph.injected, kv))
-        return {f.name: ((f.rows.hint, f.cols.hint), dtype) for fields, dtype in groups for f in fields}
+        return {
+            f.name: ((f.rows.hint, f.cols.hint), dtype)
+            for fields, dtype in groups
+            for f in fields
+            if f.format is Format.PAGED
+        }
+
+    def get_request_cache_meta_info(self) -> dict[str, tuple[tuple[int, int], Any]]:
+        """Request field name -> ((rows, cols), dtype): one entry per request and kv head."""
+        return {
+            f.name: ((f.rows.hint, f.cols.hint), self._dtypes[1])
+            for f in self._traced().fields
+            if f.format is Format.SLOTTED
+        }
 
     def get_token_ratio(self) -> float:
         """Bytes of all fields of a block over the bytes of its `k`."""
@@ -82,6 +95,10 @@ class vFlow(FlowBase):
         """Field name -> (rows, cols) per block. `k` and `v` are not declared."""
         raise NotImplementedError
 
+    def create_request_cache(self, block_size: int, head_dim: int) -> dict[str, tuple[int, int]]:
+        """Request field name -> (rows, cols) per request and kv head. Optional."""
+        return {}
+
     def initialize(
         self,
         block_size: int,
@@ -107,6 +124,12 @@ class vFlowMLA(FlowBase):
     ) -> dict[str, tuple[int, int]]:
         """Field name -> (rows, cols) per block. `latent` is not declared."""
         raise NotImplementedError
+
+    def create_request_cache(
+        self, block_size: int, kv_lora_rank: int, qk_rope_head_dim: int
+    ) -> dict[str, tuple[int, int]]:
+        """Request field name -> (rows, cols) per request. Optional."""
+        return {}
 
     def initialize(
         self,

@@ -150,16 +150,19 @@ def trace_flow(
     *,
     block_size: int = 16,
     head_dim: int = 128,
-    group: int = 4,
+    group: int | None = None,
     geometry: Geometry | None = None,
 ) -> FlowGraph:
     """The graph of a flow object or class. The sizes are hints: the graph serves every geometry that its
-    guards allow. An MLA flow needs `geometry=Geometry.mla(...)`, and gets 512 + 64 features by default.
+    guards allow. An MLA flow is traced at 512 + 64 features and 16 heads unless `geometry=Geometry.mla(...)`
+    says otherwise.
     Raises FlowTypeError, FlowInitError, or GraphError for a graph that is too large to be real."""
     built = construct(flow) if isinstance(flow, type) else flow
     if geometry is None:
-        mla = built.kind == "mla"
-        geometry = Geometry.mla(block_size, 512, 64, group) if mla else Geometry(block_size, head_dim, group)
+        if built.kind == "mla":
+            geometry = Geometry.mla(block_size, 512, 64, group or 16)
+        else:
+            geometry = Geometry(block_size, head_dim, group or 4)
     return trace(built, geometry)
 
 

@@ -10,7 +10,7 @@ from vortex.dims import Dim, recording
 from vortex.errors import FlowTypeError, GuardError, VortexError
 from vortex.flow.vtensor import Opaque, Output, vTensor
 from vortex.flow.where import raising_line, user_line
-from vortex.graph.build import SYMBOLS, GraphBuilder, symbols
+from vortex.graph.build import DECLARED_IN, SYMBOLS, GraphBuilder, symbols
 from vortex.graph.geometry import Geometry
 from vortex.graph.limits import check_size
 from vortex.graph.model import FlowGraph, Format, Ref, Stage, TensorType
@@ -19,6 +19,7 @@ from vortex.symbols import Expr
 
 if TYPE_CHECKING:
     from vortex.flow.base import FlowBase
+    from vortex.flow.views import Op
     from vortex.ops import OpDef
 
 
@@ -34,7 +35,7 @@ class CacheView(Mapping[str, vTensor]):
 
     def __getitem__(self, name: str) -> vTensor:
         try:
-            found = self._trace.builder.field_type(name)
+            found = self._trace.builder.field_type(self._stage, name)
         except FlowTypeError as error:
             raise error.at(line=user_line()) from None
         return vTensor(self._trace, self._stage, f"cache[{name!r}]", found, None, field=name)
@@ -63,6 +64,17 @@ class Trace:
         self.builder = GraphBuilder(kind, geometry)
         self.stage = Stage.CACHE
         self.used: dict[int, tuple[object, int | None]] = {}
+        self.constants: dict[int, tuple[object, vTensor]] = {}
+
+    def constant(self, instance: Op) -> Any:
+        """The tensor of a Parameter that is passed as an operand, recorded when it is first used; any other
+        op instance is returned as it is."""
+        if not instance.definition.constant:
+            return instance
+        if id(instance) not in self.constants:
+            made = self.record(instance, instance.stage, instance.definition, instance.attrs, [], None)
+            self.constants[id(instance)] = (instance, made)
+        return self.constants[id(instance)][1]
 
     def record(
         self,
@@ -115,19 +127,17 @@ def run(flow: FlowBase, geometry: Geometry) -> FlowGraph:
     trace, guards = Trace(kind, geometry), dict[Guard, None]()
     sizes = symbols(kind, geometry)
     arguments = [sizes[name] for name in SYMBOLS[kind] if name != "group"]
-    with recording(guards):
-        fields = _call(flow, "create_cache", *arguments)
-    if not isinstance(fields, dict):
-        raise _at(
-            cls,
-            "create_cache",
-            f"must return a dict of field name to (rows, cols), got {type(fields).__name__}",
-        )
-    for name, dims in fields.items():
-        try:
-            trace.builder.declare(name, dims)
-        except FlowTypeError as error:
-            raise error.at(line=_first_line(cls, "create_cache")) from None
+    for format, method in DECLARED_IN.items():
+        with recording(guards):
+            fields = _call(flow, method, *arguments)
+        if not isinstance(fields, dict):
+            wanted = "must return a dict of field name to (rows, cols)"
+            raise _at(cls, method, f"{wanted}, got {type(fields).__name__}")
+        for name, dims in fields.items():
+            try:
+                trace.builder.declare(name, dims, format)
+            except FlowTypeError as error:
+                raise error.at(line=_first_line(cls, method)) from None
     context = TraceContext()
     with recording(guards):
         _call(flow, "forward_cache", CacheView(trace, Stage.CACHE), Opaque("loc"), context)
@@ -190,7 +200,7 @@ def _changed(geometry: Geometry, name: str) -> Geometry:
 def _numbers(graph: FlowGraph) -> object:
     """The graph with numbers for all sizes, to compare traces at the same geometry."""
     return (
-        [(field.name, field.rows.hint, field.cols.hint) for field in graph.fields],
+        [(field.name, field.format, field.rows.hint, field.cols.hint) for field in graph.fields],
         [(stage, node.op, node.attrs, node.inputs, node.output) for stage, node in graph.nodes()],
     )
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from vortex.abs import ContextBase
 from vortex.dims import recording
 from vortex.errors import FlowTypeError
-from vortex.flow.vtensor import Opaque, Output, vTensor
+from vortex.flow.vtensor import Chosen, Opaque, Output, vTensor
 from vortex.flow.where import user_line
 from vortex.graph.model import Stage
 from vortex.ops.base import OpDef
@@ -35,6 +35,10 @@ class Op:
     def _operand(self, value: object, name: str) -> vTensor:
         if isinstance(value, Output):
             raise self._error(f"o cannot be the operand {name}", "o is the last argument of topK")
+        if self.definition.takes_selections:
+            return self._selection(value, name)
+        if isinstance(value, Chosen) or (isinstance(value, tuple) and value and isinstance(value[0], Chosen)):
+            raise self._error(f"the operand {name} is a selection of TopK", "Give both selections to Union()")
         if not isinstance(value, vTensor):
             raise self._error(
                 f"the operand {name} must be a tensor of the flow, got {type(value).__name__}",
@@ -46,6 +50,18 @@ class Op:
                 "Stages exchange values through cache fields only",
             )
         return value
+
+    def _selection(self, value: object, name: str) -> vTensor:
+        """The selection that a pair (block_table, seqlens) stands for."""
+        pair = value if isinstance(value, (tuple, list)) else ()
+        if [getattr(part, "_part", "") for part in pair] != ["block_table", "seqlens"]:
+            raise self._error(
+                f"the operand {name} must be a pair (block_table, seqlens)", "Give it what TopK(k)(score) returned"
+            )
+        if pair[0]._ref != pair[1]._ref:
+            raise self._error(f"the block_table and seqlens of {name} are of different TopK ops")
+        first: vTensor = pair[0]
+        return first
 
     def _field(self, value: object, what: str) -> str:
         if not isinstance(value, vTensor) or value._field is None:
@@ -72,6 +88,11 @@ def _tensors(operands: tuple[Any, ...]) -> tuple[Any, ...]:
     return operands
 
 
+def _leaves(values: tuple[Any, ...]) -> list[Any]:
+    """The values, pairs taken apart."""
+    return [leaf for value in values for leaf in (value if isinstance(value, (tuple, list)) else (value,))]
+
+
 class IndexerOp(Op):
     """`op(x, ..., ctx=ctx)`; an op that claims the output takes `o` last."""
 
@@ -83,10 +104,15 @@ class IndexerOp(Op):
 
     def _record(self, operands: tuple[Any, ...]) -> Any:
         op = self.definition
-        extra = ["o"] if op.claims_output else ["field"] if op.writes_field else []
-        names = [*op.operands, *extra]
+        if op.constant:
+            raise self._error("is not called", f"Give the instance to an op as an operand: gemm(q, self.{op.name})")
+        names = [*op.operands, *self._extra()]
         if len(operands) != len(names):
             raise self._count(len(operands), names)
+        traces = [value._trace for value in _leaves(operands) if isinstance(value, vTensor)]
+        operands = tuple(
+            traces[0].constant(value) if traces and isinstance(value, IndexerOp) else value for value in operands
+        )
         tensors = [self._operand(value, name) for value, name in zip(operands, op.operands, strict=False)]
         output = None
         if op.claims_output:
@@ -96,13 +122,17 @@ class IndexerOp(Op):
                 )
         elif op.writes_field:
             output = self._field(operands[-1], "the field to write")
-        traces = [value._trace for value in operands if isinstance(value, vTensor)]
-        result = traces[0].record(self, self.stage, op, self.attrs, tensors, output)
+        result: vTensor = traces[0].record(self, self.stage, op, self.attrs, tensors, output)
+        if op.selects:
+            return Chosen(result, "block_table"), Chosen(result, "seqlens")
         return operands[-1] if op.claims_output else result
 
+    def _extra(self) -> list[str]:
+        """What is passed after the operands."""
+        return ["o"] if self.definition.claims_output else ["field"] if self.definition.writes_field else []
+
     def _call_form(self) -> str:
-        extra = ["o"] if self.definition.claims_output else []
-        return f"op({', '.join([*self.definition.operands, *extra, 'ctx=ctx'])})"
+        return f"op({', '.join([*self.definition.operands, *self._extra(), 'ctx=ctx'])})"
 
 
 class CacheOp(Op):

@@ -135,6 +135,17 @@ class Output(vTensor):
     """`o`, which exactly one op claims."""
 
 
+class Chosen(vTensor):
+    """One of the two tensors that TopK returns: `block_table` or `seqlens`. Only Union takes them, as a
+    pair."""
+
+    def __init__(self, selection: vTensor, part: str) -> None:
+        super().__init__(
+            selection._trace, selection._stage, f"{part} of {selection._name}", selection._type, selection._ref
+        )
+        self._part = part
+
+
 def _refusing(operator: str) -> Callable[..., Any]:
     def method(self: vTensor, *others: object) -> Any:
         self._refuse(f"the operator {operator}" if operator != "[]" else "indexing", operator)

@@ -23,6 +23,7 @@ SYMBOLS = {
     "gqa": ("block_size", "head_dim", "group"),
     "mla": ("block_size", "kv_lora_rank", "qk_rope_head_dim", "group"),
 }
+DECLARED_IN = {Format.PAGED: "create_cache", Format.SLOTTED: "create_request_cache"}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
@@ -61,19 +62,20 @@ class GraphBuilder:
         self.injected = {field.name: field for field in injected_fields(kind, self.geometry)}
         self.fields: dict[str, Field] = {}
         self.programs: dict[Stage, list[Node]] = {Stage.CACHE: [], Stage.INDEXER: []}
-        self.writers: dict[str, Ref] = {}
+        self.writers: dict[tuple[Stage, str], Ref] = {}
         self.selector: Node | None = None
         self._query = query_type(kind, self.geometry)
 
-    def declare(self, name: object, dims: object) -> Field:
-        """Declares an auxiliary field of `dims` = (rows, cols) per block."""
+    def declare(self, name: object, dims: object, format: Format = Format.PAGED) -> Field:
+        """Declares an auxiliary field of `dims` = (rows, cols) per block, or SLOTTED: per row."""
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise FlowTypeError(
                 f"a field name must be an identifier of at most 64 characters, got {str(name)[:70]!r}"
             )
         if name in RESERVED[self.kind]:
             raise FlowTypeError(
-                f"create_cache must not declare '{name}' key: the engine provides {', '.join(self.injected)}",
+                f"{DECLARED_IN[format]} must not declare '{name}' key: the engine provides "
+                f"{', '.join(self.injected)}",
                 hint="Remove it from the returned dict; read it as cache[...] all the same",
             )
         if name in self.fields:
@@ -81,7 +83,7 @@ class GraphBuilder:
         if len(self.fields) >= MAX_FIELDS:
             raise FlowTypeError(f"a flow has at most {MAX_FIELDS} fields")
         if not isinstance(dims, (tuple, list)) or len(dims) != 2:
-            raise FlowTypeError(f"field {name!r} needs two dims per block, (rows, cols), got {_short(dims)}")
+            raise FlowTypeError(f"field {name!r} needs two dims, (rows, cols), got {_short(dims)}")
         for size in dims:
             if isinstance(size, bool) or not isinstance(size, int):
                 raise FlowTypeError(f"the dims of field {name!r} must be integers, got {_short(dims)}")
@@ -93,20 +95,25 @@ class GraphBuilder:
                 raise FlowTypeError(
                     f"the dims of field {name!r} depend on the query, which the cache stage has not seen"
                 )
-        field = Field(name, Dim.of(dims[0]), Dim.of(dims[1]))
+        field = Field(name, Dim.of(dims[0]), Dim.of(dims[1]), format)
         self.fields[name] = field
         return field
 
-    def field_type(self, name: str) -> TensorType:
+    def field_type(self, stage: Stage, name: str) -> TensorType:
         field = self.fields.get(name) or self.injected.get(name)
         if field is None:
             known = [*self.fields, *self.injected]
             raise FlowTypeError(unknown("cache field", name, known), hint="Declare it in create_cache")
+        if field.format is Format.SLOTTED and stage is Stage.CACHE:
+            raise FlowTypeError(
+                f"the request field {name!r} cannot be used in the cache stage",
+                hint="Read it in forward_indexer, and write it there with Save()",
+            )
         return field.type
 
     def type_of(self, stage: Stage, ref: Ref) -> TensorType:
         if ref.kind is RefKind.FIELD:
-            return self.field_type(ref.name)
+            return self.field_type(stage, ref.name)
         if ref.kind is RefKind.QUERY:
             if stage is Stage.CACHE:
                 raise FlowTypeError("the cache stage has no query", hint="Combine with q in forward_indexer")
@@ -121,8 +128,8 @@ class GraphBuilder:
     def read(self, stage: Stage, name: str) -> Ref:
         """What `cache[name]` means at this point: the field, or the value that this program has already
         written to it."""
-        self.field_type(name)
-        return self.writers.get(name, Ref.field(name)) if stage is Stage.CACHE else Ref.field(name)
+        self.field_type(stage, name)
+        return self.writers.get((stage, name), Ref.field(name))
 
     def add(
         self,
@@ -174,7 +181,7 @@ class GraphBuilder:
         self.programs[stage].append(node)
         ref = Ref.at(len(self.programs[stage]) - 1)
         if output is not None:
-            self.writers[output] = ref
+            self.writers[stage, output] = ref
         return ref
 
     def _target(self, stage: Stage, definition: OpDef, output: str | None) -> TensorType | None:
@@ -182,14 +189,15 @@ class GraphBuilder:
             return None
         if stage is Stage.INDEXER and not definition.side_effect:
             raise FlowTypeError(
-                "ops of the indexer do not write fields", hint="Write fields in forward_cache"
+                "ops of the indexer do not write fields",
+                hint="Write fields in forward_cache, or with vortex.indexer.Save",
             )
         if output in self.injected:
             raise FlowTypeError(
                 f"the field {output!r} belongs to the engine", hint="Declare a field in create_cache"
             )
-        found = self.field_type(output)
-        writer = self.writers.get(output)
+        found = self.field_type(stage, output)
+        writer = self.writers.get((stage, output))
         if writer is not None:
             earlier = self.programs[stage][writer.node]
             at = f", line {earlier.line}" if earlier.line else ""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from vortex.graph.build import GraphBuilder
-from vortex.graph.model import Attr, Field, FlowGraph, Node, Ref, RefKind, Stage
+from vortex.graph.model import Attr, Field, FlowGraph, Format, Node, Ref, RefKind, Stage
 from vortex.graph.serial import plain_attr
 from vortex.ops import OpDef, find_op
 
@@ -44,11 +44,14 @@ class _Canonical:
         self.injected = {field.name for field in graph.injected}
         self.cache = self._values(Stage.CACHE, self._before)
         self.writer = {value.node.output: value for value in self.cache if value.node.output is not None}
-        # A field that the indexer writes may depend on itself: what is written refines its key once.
+        # A field that the indexer writes may depend on itself and on others: what is written refines the
+        # keys of these fields until no two of them part any more.
         self.written_by_indexer = {node.output for node in graph.indexer if node.output is not None}
         self.saved: dict[str, str] = {}
         self.indexer = self._values(Stage.INDEXER, self.field_key)
-        if self.written_by_indexer:
+        classes = 0
+        while self.written_by_indexer and classes < len(self._saved_keys()):
+            classes = len(self._saved_keys())
             self.saved = {value.node.output: value.key for value in self.indexer if value.node.output}
             self.indexer = self._values(Stage.INDEXER, self.field_key)
         self.builder = GraphBuilder(graph.kind, graph.traced_at)
@@ -76,12 +79,15 @@ class _Canonical:
             values.append(_Value(_digest(*parts, target, shape), node, attrs, inputs))
         return values
 
+    def _saved_keys(self) -> set[str]:
+        return {value.key for value in self.indexer if value.node.output}
+
     def _before(self, name: str) -> str:
         """The key of a field as the cache program finds it: zeros."""
         return f"cache.{name}" if name in self.injected else self._zeros(self.fields[name])
 
     def _zeros(self, field: Field) -> str:
-        return _digest("field", str(field.rows), str(field.cols))
+        return _digest("field", *_shape(field))
 
     def field_key(self, name: str) -> str:
         """The key of a field as the indexer finds it: its dims and what writes it."""
@@ -91,7 +97,7 @@ class _Canonical:
         saved = self.saved.get(name) or ("saved" if name in self.written_by_indexer else "")
         if writer is None and not saved:
             return self._zeros(field)
-        return _digest("field", str(field.rows), str(field.cols), writer.key if writer else "", saved)
+        return _digest("field", *_shape(field), writer.key if writer else "", saved)
 
     def build(self) -> FlowGraph:
         roots = [value for value in self.indexer if find_op(Stage.INDEXER, value.node.op).claims_output]
@@ -130,7 +136,7 @@ class _Canonical:
         if key in self.names:
             return False
         self.names[key] = f"f{len(self.names)}"
-        self.builder.declare(self.names[key], (field.rows, field.cols))
+        self.builder.declare(self.names[key], (field.rows, field.cols), field.format)
         return True
 
     def _outputs(self, fields: Iterable[str]) -> dict[str, list[str]]:
@@ -165,6 +171,12 @@ class _Canonical:
             ]
             for target in targets:
                 placed[value.key] = self.builder.add(stage, value.node.op, value.attrs, inputs, target)
+
+
+def _shape(field: Field) -> list[str]:
+    """What distinguishes the declarations of fields."""
+    per_block = field.format is Format.PAGED
+    return [str(field.rows), str(field.cols), *([] if per_block else [field.format.name])]
 
 
 def _normal(op: OpDef, node: Node, key: Callable[[Ref], str]) -> tuple[Mapping[str, Attr], tuple[Ref, ...]]:

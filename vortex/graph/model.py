@@ -13,11 +13,12 @@ from functools import cached_property
 
 from vortex.dims import Dim
 from vortex.graph.geometry import Geometry
+from vortex.weights import Weight
 
 VERSION = 1
 DEFAULT_GEOMETRY = Geometry()
 
-Attr = bool | int | float | str | None | tuple["Attr", ...]
+Attr = bool | int | float | str | Weight | None | tuple["Attr", ...]
 """A constructor argument of an op. Integers may be symbolic `Dim`s."""
 
 
@@ -28,7 +29,8 @@ class Format(IntEnum):
     RAGGED = 1  # the blocks of all rows, concatenated: intermediates
     PAGED = 2  # absolute block ids: fields, and everything in the cache program
     PARAMETER = 3  # a constant shared by the batch
-    SLOTTED = 4  # per-request slots
+    SLOTTED = 4  # one slot per row for as long as its request lives: request fields
+    SELECTION = 5  # not a tensor: blocks that TopK has chosen, for Union
 
 
 class Stage(StrEnum):
@@ -52,10 +54,15 @@ class TensorType:
 
     def text(self, stage: Stage = Stage.INDEXER) -> str:
         """The shape as the author of a flow thinks of it: one row, or one finished block."""
-        if self.format is Format.PARAMETER:
-            return f"[{self.rows}, {self.cols}]"
-        lead = "S" if stage is Stage.INDEXER and self.format in (Format.RAGGED, Format.PAGED) else "1"
+        if self.format is Format.SELECTION:
+            return f"{self.cols} blocks"
+        lead = "S" if stage is Stage.INDEXER and self.has_blocks else "1"
         return f"[{lead}, {self.rows}, {self.cols}]"
+
+    @property
+    def has_blocks(self) -> bool:
+        """Whether the leading axis counts blocks."""
+        return self.format in (Format.RAGGED, Format.PAGED)
 
     @property
     def numel(self) -> int:
@@ -65,21 +72,24 @@ class TensorType:
 
 @dataclass(frozen=True)
 class Field:
-    """An auxiliary PAGED field: `rows x cols` per block. `k` and `v` (MLA: `latent`) are implied."""
+    """An auxiliary field: PAGED, `rows x cols` per block, or SLOTTED, `rows x cols` per row. `k` and `v`
+    (MLA: `latent`) are implied."""
 
     name: str
     rows: Dim
     cols: Dim
+    format: Format = Format.PAGED
 
     @property
     def type(self) -> TensorType:
-        return TensorType(Format.PAGED, self.rows, self.cols)
+        return TensorType(self.format, self.rows, self.cols)
 
 
 @dataclass(frozen=True)
 class Ref:
-    """An operand. `FIELD` in the cache program means the field as it was before the program ran: zeros,
-    except for the injected `k`, `v` and `latent`."""
+    """An operand. `FIELD` means the field as it was before the program ran. For the cache program that is
+    zeros, except for the injected `k`, `v` and `latent`; for the indexer, what the cache program or the last
+    step's Save has left there."""
 
     kind: RefKind
     name: str = ""
@@ -111,6 +121,18 @@ class Node:
 
     def attr(self, name: str) -> Attr:
         return dict(self.attrs)[name]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A choice of blocks by `score`, `[S, 1, 1]`: `k` of them, or as many as the plan says."""
+
+    score: Ref
+    k: int | None
+
+
+def _number(value: Attr) -> int | None:
+    return value.hint if isinstance(value, Dim) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,6 +173,11 @@ class FlowGraph:
         yield from ((Stage.CACHE, node) for node in self.cache)
         yield from ((Stage.INDEXER, node) for node in self.indexer)
 
+    def weights(self) -> Iterator[Weight]:
+        """The constants of all ops."""
+        for _, node in self.nodes():
+            yield from (value for _, value in node.attrs if isinstance(value, Weight))
+
     def type_of(self, stage: Stage, ref: Ref) -> TensorType:
         """The type of an operand of `stage`'s program."""
         if ref.kind is RefKind.NODE:
@@ -163,10 +190,20 @@ class FlowGraph:
 
     @cached_property
     def selector(self) -> Node:
-        """The one op that claims the output, such as topK."""
+        """The one op that claims the output: topK, approxTopK or Union."""
         from vortex.ops import find_op
 
         return next(node for node in self.indexer if find_op(Stage.INDEXER, node.op).claims_output)
+
+    @cached_property
+    def selections(self) -> tuple[Selection, ...]:
+        """The selections that make the output, each by its own score: one, or those of a Union."""
+        picks = [self.selector]
+        if self.selector.inputs[0].kind is RefKind.NODE:
+            makers = [self.indexer[ref.node] for ref in self.selector.inputs]
+            if all(maker.type.format is Format.SELECTION for maker in makers):
+                picks = makers
+        return tuple(Selection(pick.inputs[0], _number(dict(pick.attrs).get("k"))) for pick in picks)
 
     @cached_property
     def _canonical(self) -> FlowGraph:

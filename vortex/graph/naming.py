@@ -24,6 +24,7 @@ _TAKEN = {
     "head_dim",
 }
 _TAKEN |= {"kv_lora_rank", "qk_rope_head_dim", "latent", "kv_c", "k_pe", "kind", "initialize", "create_cache"}
+_TAKEN |= {"create_request_cache", "get_request_cache_meta_info"}
 _TAKEN |= {
     "forward_cache",
     "forward_indexer",
@@ -49,9 +50,9 @@ class Names:
             if field.name not in self._fields:
                 saved = any(node.output == field.name for node in graph.indexer)
                 self._fields[field.name] = self._unique("running" if saved else "zeros")
-        score = graph.selector.inputs[0].node
+        scores = {pick.score.node for pick in graph.selections}
         for index, node in enumerate(graph.indexer):
-            fixed = "select" if node is graph.selector else "score" if index == score else None
+            fixed = "select" if node is graph.selector else "score" if index in scores else None
             name = self._unique(fixed) if fixed else self._value_name(Stage.INDEXER, node)
             self._ops[Stage.INDEXER, index] = name
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from vortex.dims import Dim
 from vortex.errors import GraphError
 from vortex.graph.build import SYMBOLS, attr_symbols
-from vortex.graph.model import Attr, Field, FlowGraph, Node, Ref, RefKind, Stage
+from vortex.graph.model import Attr, Field, FlowGraph, Format, Node, Ref, RefKind, Stage
 from vortex.graph.naming import Names, flow_class_name
 from vortex.guards import Guard
 from vortex.ops import find_op
@@ -79,7 +79,7 @@ class _Render:
             inner = ", ".join(spell(i, depth + 1) for i in node.inputs) if depth < 8 else "..."
             return f"{node.op}({inner})"
 
-        text = spell(self.graph.selector.inputs[0], 0)
+        text = " | ".join(spell(pick.score, 0) for pick in self.graph.selections)
         return text if len(text) <= MAX_FORMULA else text[:MAX_FORMULA].rsplit(" ", 1)[0] + " ..."
 
     def imports(self, stage: Stage, prefix: str) -> list[str]:
@@ -113,28 +113,37 @@ class _Render:
         last_required = max((at for at, param in enumerate(params) if param.required), default=-1)
         for at, param in enumerate(params):
             if at <= last_required:
-                words.append(_value(attrs[param.name]))
+                words.append(param.source(attrs[param.name]))
                 continue
             shown = isinstance(param, AxisParam) or attr_symbols(
                 attrs[param.name]
             )  # an axis is worth reading
             if shown or attrs[param.name] != _default(param, stage):
-                words.append(f"{param.name}={_value(attrs[param.name])}")
+                words.append(f"{param.name}={param.source(attrs[param.name])}")
         return ", ".join(words)
 
     def create_cache(self) -> list[str]:
-        lines = [f"    def create_cache(self, {', '.join(f'{size}: int' for size in self.sizes)}):"]
+        lines = [self.header("create_cache")]
         lines += [f"        assert {guard}" for guard in self.guards if "group" not in guard.symbols()]
         for stage, index, node in self.ops():
             if _symbols(node) and "group" not in _symbols(node):
                 lines.append(f"        {self.creation(stage, index, node)}")
-        entries = [self.declaration(field) for field in self.graph.fields]
+        lines += self.declarations(Format.PAGED)
+        if any(field.format is Format.SLOTTED for field in self.graph.fields):
+            lines += ["", self.header("create_request_cache"), *self.declarations(Format.SLOTTED)]
+        return lines
+
+    def header(self, method: str) -> str:
+        return f"    def {method}(self, {', '.join(f'{size}: int' for size in self.sizes)}):"
+
+    def declarations(self, format: Format) -> list[str]:
+        entries = [self.declaration(field) for field in self.graph.fields if field.format is format]
         if sum(map(len, entries)) < 80:
-            return [*lines, f"        return {{{', '.join(entries)}}}"]
-        return [*lines, "        return {", *(f"            {entry}," for entry in entries), "        }"]
+            return [f"        return {{{', '.join(entries)}}}"]
+        return ["        return {", *(f"            {entry}," for entry in entries), "        }"]
 
     def declaration(self, field: Field) -> str:
-        return f'"{self.names.field(field.name)}": ({_value(field.rows)}, {_value(field.cols)})'
+        return f'"{self.names.field(field.name)}": ({field.rows}, {field.cols})'
 
     def forward_cache(self) -> list[str]:
         lines = [
@@ -169,6 +178,8 @@ class _Render:
         lines += [f"        {self.creation(Stage.INDEXER, index, node)}" for index, node in waiting]
         for index, node in enumerate(self.graph.indexer):
             op = find_op(Stage.INDEXER, node.op)
+            if op.constant:
+                continue
             operands = [self.operand(Stage.INDEXER, ref) for ref in node.inputs]
             if op.claims_output:
                 operands.append("o")
@@ -199,7 +210,10 @@ class _Render:
     def operand(self, stage: Stage, ref: Ref) -> str:
         if ref.kind is RefKind.FIELD:
             return f'cache["{self.names.field(ref.name)}"]'
-        return "q" if ref.kind is RefKind.QUERY else self.names.value(stage, ref.node)
+        if ref.kind is RefKind.QUERY:
+            return "q"
+        name = self.names.value(stage, ref.node)
+        return f"self.{name}" if find_op(stage, self.graph.program(stage)[ref.node].op).constant else name
 
 
 def _default(param: Param, stage: Stage) -> Attr:
@@ -208,9 +222,3 @@ def _default(param: Param, stage: Stage) -> Attr:
 
 def _symbols(node: Node) -> frozenset[str]:
     return frozenset().union(*(attr_symbols(value) for _, value in node.attrs))
-
-
-def _value(value: Attr) -> str:
-    if isinstance(value, tuple):
-        return f"({', '.join(_value(item) for item in value)}{',' if len(value) == 1 else ''})"
-    return str(value) if isinstance(value, Dim) else repr(value)

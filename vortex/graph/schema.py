@@ -12,9 +12,12 @@ from vortex.errors import FlowTypeError
 from vortex.graph.build import MAX_FIELDS, MAX_OPS, SYMBOLS, GraphBuilder
 from vortex.graph.geometry import Geometry
 from vortex.graph.limits import check_size
-from vortex.graph.model import FlowGraph, Ref, Stage
+from vortex.graph.model import FlowGraph, Format, Ref, Stage
 from vortex.guards import Guard
 from vortex.symbols import MAX_TEXT, ExpressionError
+from vortex.weights import MAX_INLINE, Weight, WeightError
+
+MAX_LOOKUP = 1024
 
 Name = Annotated[str, Field(strict=True, max_length=64)]
 Size = (
@@ -32,14 +35,26 @@ class SymbolicSize(Part):
     dim: Annotated[str, Field(strict=True, max_length=MAX_TEXT)]
 
 
+Digest = Annotated[str, Field(strict=True, pattern="^[0-9a-f]{64}$")]
+Base64 = Annotated[str, Field(strict=True, max_length=6 * MAX_INLINE)]
+
+
+class Array(Part):
+    """A constant, whose data is in the document's `weights`."""
+
+    shape: Annotated[list[Extent], Field(min_length=1, max_length=4)]
+    sha256: Digest
+
+
 Scalar = StrictBool | StrictInt | StrictFloat | StrictStr | SymbolicSize | None
-AttrValue = Scalar | Annotated[list[Scalar], Field(max_length=64)]
+AttrValue = Scalar | Array | Annotated[list[Scalar], Field(max_length=MAX_LOOKUP)]
 
 
 class FieldPart(Part):
     name: Name
     rows: Size
     cols: Size
+    format: Literal["PAGED", "SLOTTED"] = "PAGED"
 
 
 class NodePart(Part):
@@ -77,6 +92,7 @@ class Document(Part):
     fields: Annotated[list[FieldPart], Field(max_length=MAX_FIELDS)]
     cache: Annotated[list[NodePart], Field(max_length=MAX_OPS)]
     indexer: Annotated[list[NodePart], Field(max_length=MAX_OPS)]
+    weights: Annotated[dict[Digest, Base64], Field(max_length=MAX_OPS)] = {}
 
     def build(self) -> FlowGraph:
         """Raises FlowTypeError, ExpressionError or GraphError."""
@@ -84,10 +100,11 @@ class Document(Part):
         builder = GraphBuilder(self.kind, geometry)
         bindings = {name: geometry.bindings()[name] for name in SYMBOLS[self.kind]}
         for field in self.fields:
-            builder.declare(field.name, (Dim.parse(field.rows, bindings), Dim.parse(field.cols, bindings)))
+            dims = (Dim.parse(field.rows, bindings), Dim.parse(field.cols, bindings))
+            builder.declare(field.name, dims, Format[field.format])
         for stage, program in ((Stage.CACHE, self.cache), (Stage.INDEXER, self.indexer)):
             for part in program:
-                attrs = {name: _attr(value, bindings) for name, value in part.attrs.items()}
+                attrs = {name: self._attr(value, bindings) for name, value in part.attrs.items()}
                 ref = builder.add(
                     stage, part.op, attrs, [_ref(i) for i in part.inputs], part.output, part.line
                 )
@@ -101,6 +118,24 @@ class Document(Part):
         graph = builder.finish(_guards(self.guards, bindings))
         check_size(graph)
         return graph
+
+    def _attr(self, value: Any, bindings: dict[str, int]) -> object:
+        if isinstance(value, list):
+            return tuple(self._attr(item, bindings) for item in value)
+        if isinstance(value, Array):
+            return self._weight(value)
+        return Dim.parse(value.dim, bindings) if isinstance(value, SymbolicSize) else value
+
+    def _weight(self, array: Array) -> Weight:
+        if array.sha256 not in self.weights:
+            raise FlowTypeError(f"the document has no weights {array.sha256[:12]}...")
+        try:
+            weight = Weight.of_text(array.shape, self.weights[array.sha256])
+        except WeightError as error:
+            raise FlowTypeError(f"the weights {array.sha256[:12]}... must be {error}") from None
+        if weight.digest != array.sha256:
+            raise FlowTypeError(f"the weights {array.sha256[:12]}... are not those of their digest")
+        return weight
 
 
 def _agrees(claimed: tuple[str, int | str, int | str], found: tuple[str, Dim, Dim]) -> bool:
@@ -122,12 +157,6 @@ def _guards(texts: list[str], bindings: dict[str, int]) -> list[str]:
         if not guard.always():
             kept.append(str(guard))
     return kept
-
-
-def _attr(value: Any, bindings: dict[str, int]) -> object:
-    if isinstance(value, list):
-        return tuple(_attr(item, bindings) for item in value)
-    return Dim.parse(value.dim, bindings) if isinstance(value, SymbolicSize) else value
 
 
 def _ref(text: int | str) -> Ref:

@@ -8,15 +8,36 @@ from typing import Any
 
 from vortex.dims import Dim
 from vortex.errors import FlowTypeError, GraphError
-from vortex.graph.model import VERSION, Attr, FlowGraph, Node, Ref, RefKind, Stage, TensorType
+from vortex.graph.model import (
+    VERSION,
+    Attr,
+    Field,
+    FlowGraph,
+    Format,
+    Node,
+    Ref,
+    RefKind,
+    Stage,
+    TensorType,
+)
 from vortex.symbols import ExpressionError
+from vortex.weights import MAX_INLINE, Weight
 
 MAX_BYTES = 2**20
 
 
 def to_json(graph: FlowGraph) -> str:
-    """Indented by one space a level, stable: the same graph gives the same text."""
-    return json.dumps(_document(graph, types=True), indent=1)
+    """Indented by one space a level, stable: the same graph gives the same text. Raises GraphError for a
+    graph whose constants are too large to be written into it."""
+    weights = {weight.digest: weight for weight in graph.weights()}
+    document = _document(graph, types=True)
+    if sum(weight.numel for weight in weights.values()) > MAX_INLINE:
+        raise GraphError(
+            f"the graph's constants have more than {MAX_INLINE} numbers: keep the flow's file and weights instead"
+        )
+    if weights:
+        document["weights"] = {digest: weights[digest].text for digest in sorted(weights)}
+    return json.dumps(document, indent=1)
 
 
 def identity(graph: FlowGraph) -> str:
@@ -39,9 +60,14 @@ def _document(graph: FlowGraph, types: bool) -> dict[str, Any]:
         "kind": graph.kind,
         "traced_at": {name: value for name, value in vars(at).items() if value},
         "guards": list(graph.guards),
-        "fields": [{"name": f.name, "rows": _size(f.rows), "cols": _size(f.cols)} for f in graph.fields],
+        "fields": [_field(field) for field in graph.fields],
         **{str(stage): [_node(node, types) for node in graph.program(stage)] for stage in Stage},
     }
+
+
+def _field(field: Field) -> dict[str, Any]:
+    out = {"name": field.name, "rows": _size(field.rows), "cols": _size(field.cols)}
+    return out if field.format is Format.PAGED else {**out, "format": field.format.name}
 
 
 def _node(node: Node, types: bool) -> dict[str, Any]:
@@ -74,11 +100,13 @@ def _size(value: Dim) -> int | str:
 
 
 def plain_attr(value: Attr) -> Any:
-    """An attribute as JSON data; a symbolic integer is `{"dim": text}`."""
+    """An attribute as JSON data; a symbolic integer is `{"dim": text}`, an array its shape and digest."""
     if isinstance(value, tuple):
         return [plain_attr(item) for item in value]
     if isinstance(value, Dim):
         return {"dim": str(value.expr)} if value.symbolic else value.hint
+    if isinstance(value, Weight):
+        return {"shape": list(value.shape), "sha256": value.digest}
     return value
 
 

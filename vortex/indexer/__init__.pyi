@@ -6,11 +6,13 @@ __all__ = [
     "Abs",
     "Add",
     "Add_Mul",
+    "Conv1d",
     "Exp",
     "GeMM",
     "GeMV",
     "Kron",
     "L2Norm",
+    "LearnedQuery",
     "Load",
     "Log",
     "MaskSlice",
@@ -21,13 +23,17 @@ __all__ = [
     "Minimum",
     "Multiply",
     "Normalize",
+    "Parameter",
     "Relu",
     "Reshape",
+    "Save",
     "Sigmoid",
     "Silu",
     "Softmax",
     "Sum",
+    "TopK",
     "Transpose",
+    "Union",
     "WhereEqual",
     "WhereGreater",
     "WhereGreaterEqual",
@@ -154,12 +160,27 @@ class Load:
     def __init__(self) -> None: ...
     def __call__(self, field: Any, *, ctx: Any = ...) -> Any: ...
 
+class Save:
+    def __init__(self) -> None: ...
+    def __call__(self, x: Any, field: Any, *, ctx: Any = ...) -> Any: ...
+
 class Softmax:
     def __init__(self, dim: int = 0, scale: float = 1.0) -> None: ...
     def __call__(self, x: Any, *, ctx: Any = ...) -> Any: ...
 
 class Normalize:
     def __init__(self, dim: int = 0) -> None: ...
+    def __call__(self, x: Any, *, ctx: Any = ...) -> Any: ...
+
+class Parameter:
+    def __init__(self, value: Any, layer_lookup: Any = None) -> None: ...
+
+class LearnedQuery:
+    def __init__(self, Wq: Any = None, Wk: Any = None, layer_lookup: Any = None, scaling: float = 1.0) -> None: ...
+    def __call__(self, q: Any, *, ctx: Any = ...) -> Any: ...
+
+class Conv1d:
+    def __init__(self, weight: Any, dim: int = 0, dtype: Any = 'bfloat16', device: Any = None) -> None: ...
     def __call__(self, x: Any, *, ctx: Any = ...) -> Any: ...
 
 class topK:
@@ -169,3 +190,11 @@ class topK:
 class approxTopK:
     def __init__(self, tolerate_ratio: float = 0.0) -> None: ...
     def __call__(self, score: Any, o: Any, *, ctx: Any = ...) -> Any: ...
+
+class TopK:
+    def __init__(self, k: int) -> None: ...
+    def __call__(self, score: Any, *, ctx: Any = ...) -> tuple[Any, Any]: ...
+
+class Union:
+    def __init__(self) -> None: ...
+    def __call__(self, first: Any, second: Any, o: Any, *, ctx: Any = ...) -> Any: ...

@@ -1,6 +1,6 @@
 """The ops: each is defined once, in the file of its family. Start reading at `base.py`."""
 
-from vortex.ops import products, reductions, elementwise, shapes, blocks, selection  # noqa: F401, I001  (the order of the docs)
+from vortex.ops import products, reductions, elementwise, shapes, blocks, weighted, selection  # noqa: F401, I001  (the order of the docs)
 from vortex.ops.base import LARGEST_DIM, Args, Example, OpDef, Row
 from vortex.ops.registry import OPS, define, find_op, no_such_op, stage_ops
 

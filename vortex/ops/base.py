@@ -16,6 +16,7 @@ from vortex.dims import Dim
 from vortex.errors import FlowTypeError, unknown
 from vortex.graph.model import Attr, Format, Stage, TensorType
 from vortex.ops.params import Param
+from vortex.weights import Weight
 
 if TYPE_CHECKING:
     import torch
@@ -25,10 +26,14 @@ LARGEST_DIM = 2**31
 
 
 class Args:
-    """The coerced constructor arguments of one op, and (for semantics) its inferred result type."""
+    """The coerced constructor arguments of one op, and (for semantics) its inferred result type and the
+    model's layer that it runs in."""
 
-    def __init__(self, values: Mapping[str, Attr], type: TensorType | None = None) -> None:
-        self.values, self._type = values, type
+    def __init__(self, values: Mapping[str, Attr], type: TensorType | None = None, layer: int = 0) -> None:
+        self.values, self._type, self.layer = values, type, layer
+
+    def at_layer(self, layer: int) -> Args:
+        return Args(self.values, self._type, layer)
 
     def integer(self, name: str) -> int:
         value = self.values[name]
@@ -47,6 +52,16 @@ class Args:
         value = self.values[name]
         assert isinstance(value, tuple)
         return tuple(item for item in value if isinstance(item, int))
+
+    def weight(self, name: str) -> Weight | None:
+        value = self.values[name]
+        assert value is None or isinstance(value, Weight)
+        return value
+
+    def text(self, name: str) -> str:
+        value = self.values[name]
+        assert isinstance(value, str)
+        return value
 
     @property
     def type(self) -> TensorType:
@@ -89,13 +104,12 @@ class Call:
         return self.types[1]
 
     def like(self, rows: int, cols: int) -> TensorType:
-        """A result of the given inner dims: BATCHED iff every operand is (PARAMETERs aside), otherwise
-        RAGGED."""
-        formats = {t.format for t in self.types} - {Format.PARAMETER}
+        """A result of the given inner dims: RAGGED iff an operand has an axis of blocks, otherwise
+        BATCHED."""
         if self.stage is Stage.CACHE:
             found = Format.PAGED
         else:
-            found = Format.BATCHED if formats <= {Format.BATCHED} else Format.RAGGED
+            found = Format.RAGGED if any(t.has_blocks for t in self.types) else Format.BATCHED
         return TensorType(found, Dim.of(rows), Dim.of(cols))
 
     def shapes(self) -> tuple[str, ...]:
@@ -138,7 +152,7 @@ class OpDef:
     reference(args, inputs, row): float32 tensors of one row, BATCHED `[1, r, c]`, others `[S, r, c]`.
     vectorised(args, inputs, valid): BATCHED `[R, 1, r, c]`, others `[R, N, r, c]`; `valid [R, N]` marks
     blocks in [bos, n - eos). In the cache program both see `[blocks, r, c]`. An op that claims the output
-    returns the selected positions in the reference; targets bring their own selection. flops: per entry of
+    (or selects) returns the selected positions in the reference; targets bring their own selection. flops: per entry of
     the result's leading axis (for a reduction over blocks: per block read).
     """
 
@@ -154,6 +168,10 @@ class OpDef:
     flops: Flops = one_per_element
     swap: Normal | None = None  # commutative: the attributes after the two operands change places
     claims_output: bool = False
+    selects: bool = False  # its result is a selection of blocks, which only a Union takes
+    takes_selections: bool = False
+    constant: bool = False  # not called: the instance itself is the operand
+    per_layer: bool = False  # its values differ between the layers of a model
     writes_field: bool = False  # must be given a field to write
     side_effect: bool = False  # kept by dead-code removal
     across_blocks: Callable[[Args], bool] = lambda args: False  # needs a whole row at once: not fusable
@@ -203,6 +221,10 @@ class OpDef:
         if len(types) != len(self.operands):
             wanted = ", ".join(self.operands) or "none"
             call.fail(f"takes {len(self.operands)} operands ({wanted}), got {len(types)}")
+        for t in types:
+            if (t.format is Format.SELECTION) != self.takes_selections:
+                wanted = "selections, results of TopK" if self.takes_selections else "tensors, not selections"
+                call.fail(f"takes {wanted}", "Union()(TopK(k0)(s0), TopK(k1)(s1), o) joins two selections")
         found = self.infer(call)
         if max(found.rows.hint, found.cols.hint) > LARGEST_DIM:
             call.fail("the result is larger than any real size", "Reduce before combining")

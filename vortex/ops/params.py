@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from vortex.dims import Dim
 from vortex.errors import FlowTypeError
 from vortex.graph.model import Attr, Stage
+from vortex.weights import LARGEST, Weight, WeightError
 
-LARGEST = 3.4028234e38  # float32
 REQUIRED = object()
 
 
@@ -35,8 +35,21 @@ class Param:
         shown = repr(value)
         return FlowTypeError(f"{self.name} must be {wanted}, got {shown[:60]}", hint=hint)
 
+    def source(self, value: Attr) -> str:
+        """The value as it is written in a flow file."""
+        return source(value)
+
     def __str__(self) -> str:
         return self.name if self.required else f"{self.name}={self.default!r}"
+
+
+def source(value: Attr) -> str:
+    """A value of an attribute as Python source."""
+    if isinstance(value, tuple):
+        return f"({', '.join(source(item) for item in value)}{',' if len(value) == 1 else ''})"
+    if isinstance(value, Weight):
+        return repr(value.nested())
+    return str(value) if isinstance(value, Dim) else repr(value)
 
 
 @dataclass(frozen=True)
@@ -108,3 +121,87 @@ class AxesParam(Param):
         ):
             raise self.refuse(value, "(1, 2), (1,) or (2,)")
         return tuple(Dim(int(axis)) for axis in sorted(axes))
+
+
+@dataclass(frozen=True)
+class WeightParam(Param):
+    """An array of one of the `ranks`: nested lists, or an array of numpy or torch. Optional if the default is
+    None."""
+
+    ranks: tuple[int, ...] = (3,)
+    axes: str = ""
+    annotation = "Any"
+
+    def coerce(self, value: object, stage: Stage) -> Attr:
+        if value is None and not self.required:
+            return None
+        try:
+            weight = Weight.of(value)
+        except WeightError as error:
+            raise FlowTypeError(f"{self.name} must be {error}", hint=f"Give it as {self.axes}") from None
+        if len(weight.shape) not in self.ranks:
+            shape = " x ".join(map(str, weight.shape)) or "a single number"
+            raise FlowTypeError(f"{self.name} must be {self.axes}, got {shape}")
+        return weight
+
+
+@dataclass(frozen=True)
+class LookupParam(Param):
+    """Model layer -> row of the weights, as a mapping, or a list with the row of every layer (None: no
+    row). Kept as a flat tuple (layer, row, layer, row, ...)."""
+
+    annotation = "Any"
+
+    def coerce(self, value: object, stage: Stage) -> Attr:
+        if value is None:
+            return None
+        if isinstance(value, tuple) and _is_flat(value):
+            pairs = list(zip(value[::2], value[1::2], strict=True))
+        elif isinstance(value, Mapping):
+            pairs = list(value.items())
+        elif isinstance(value, list):
+            pairs = [(layer, row) for layer, row in enumerate(value) if row is not None]
+        else:
+            raise self.refuse(value, "a dict of layer to row, or a list of rows")
+        for pair in pairs:
+            if any(isinstance(n, bool) or not isinstance(n, int) or not 0 <= n < 2**16 for n in pair):
+                raise self.refuse(value, "a dict of layer to row, both from 0")
+        return tuple(Dim(int(number)) for pair in sorted(pairs) for number in pair)
+
+    def source(self, value: Attr) -> str:
+        if not isinstance(value, tuple):
+            return repr(value)
+        numbers = [source(item) for item in value]
+        pairs = zip(numbers[::2], numbers[1::2], strict=True)
+        return f"{{{', '.join(f'{layer}: {row}' for layer, row in pairs)}}}"
+
+
+def _is_flat(value: tuple[object, ...]) -> bool:
+    return len(value) % 2 == 0 and all(isinstance(item, int) for item in value)
+
+
+DTYPES = ("bfloat16", "float16", "float32")
+
+
+@dataclass(frozen=True)
+class DtypeParam(Param):
+    """A number format: a dtype of torch, or its name."""
+
+    annotation = "Any"
+
+    def coerce(self, value: object, stage: Stage) -> Attr:
+        name = str(value).removeprefix("torch.")
+        if name not in DTYPES:
+            raise self.refuse(value, f"one of {', '.join(DTYPES)}")
+        return name
+
+
+@dataclass(frozen=True)
+class AnyParam(Param):
+    """Accepted for compatibility, whatever it is."""
+
+    ignored: bool = True
+    annotation = "Any"
+
+    def coerce(self, value: object, stage: Stage) -> Attr:
+        return None

@@ -24,7 +24,7 @@ def _gemm(call: Call) -> TensorType:
         elif x.rows.same(y.cols):
             fits += "; Transpose() x first"
         call.fail(f"last dimension mismatch: {x.cols} and {y.cols}", fits)
-    if y.format is Format.PARAMETER and x.format is not Format.BATCHED:
+    if y.format is Format.PARAMETER and x.has_blocks:
         call.fail(
             "a Parameter multiplies BATCHED operands only", "Apply it to q, before combining with the cache"
         )
@@ -52,7 +52,7 @@ def _gemv(call: Call) -> TensorType:
         call.fail("both operands must be vectors, [., 1, D]", "Reduce over dim 1 first, or use GeMM")
     if not x.cols.same(y.cols):
         call.fail(f"last dimension mismatch: {x.cols} and {y.cols}", "GeMV contracts the last dims")
-    if x.format is not Format.BATCHED or y.format is Format.BATCHED:
+    if x.has_blocks or not y.has_blocks:
         call.fail("x must be BATCHED, [1, 1, D], and y have blocks, [S, 1, D]", "Use GeMM for other formats")
     return call.like(1, 1)
 

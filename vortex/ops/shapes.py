@@ -1,4 +1,4 @@
-"""Ops that move, mask or make elements: Transpose, Reshape, MaskSlice, Fill, Load."""
+"""Ops that move, mask or make elements: Transpose, Reshape, MaskSlice, Fill, Load, Save."""
 
 from __future__ import annotations
 
@@ -65,9 +65,24 @@ def _fill_values(args: Args, inputs: tuple[torch.Tensor, ...], row: Row) -> torc
 
 
 def _load(call: Call) -> TensorType:
-    if call.x.format is not Format.PAGED:
+    if call.x.format not in (Format.PAGED, Format.SLOTTED):
         call.fail("copies a cache field", "Only fields need to be loaded; use the operand as it is")
-    return TensorType(Format.RAGGED, call.x.rows, call.x.cols)
+    return call.like(call.x.rows, call.x.cols)
+
+
+def _save(call: Call) -> TensorType:
+    target = call.output
+    if target is None:
+        call.fail("needs the field that it writes", 'Write save(x, cache["name"], ctx=ctx)')
+    wanted = Format.RAGGED if target.format is Format.PAGED else Format.BATCHED
+    if call.x.format is not wanted:
+        per = "block" if wanted is Format.RAGGED else "row"
+        hint = f"The field has one entry per {per}: x must be {wanted.name}"
+        call.fail(
+            f"cannot write a {call.x.format.name} x there",
+            f"{hint}; Load() a field first" if call.x.format is Format.PAGED else hint,
+        )
+    return TensorType(target.format, call.x.rows, call.x.cols)
 
 
 define(
@@ -141,5 +156,21 @@ define(
         flops=_free,
         example=Example("", ("f",)),
         elsewhere="The cache stage reads fields directly",
+    )
+)
+define(
+    OpDef(
+        name="Save",
+        doc="Writes x into a field, for the scored blocks (a request field: for the row), and returns the "
+        "field. Kept even if nothing reads it. Needs the engine's prefix cache off.",
+        stages=INDEXER,
+        operands=("x",),
+        infer=_save,
+        reference=lanewise(lambda args, x: x),
+        flops=_free,
+        writes_field=True,
+        side_effect=True,
+        example=Example("", ("c",)),
+        elsewhere="Give the op that makes the value the field as its output",
     )
 )

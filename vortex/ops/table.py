@@ -61,6 +61,8 @@ def example_operands(stage: Stage) -> dict[str, tuple[str, TensorType]]:
         "c": ("x" if cache else "c", TensorType(blocks, one, head)),
         "f": ("f", TensorType(Format.PAGED, one, head)),
         "s": ("s", TensorType(blocks, one, one)),
+        "t0": ("(t0, n0)", TensorType(Format.SELECTION, one, Dim(8))),
+        "t1": ("(t1, n1)", TensorType(Format.SELECTION, one, Dim(8))),
     }
 
 
@@ -83,9 +85,10 @@ def row(op: OpDef, stage: Stage) -> str:
     operands = example_operands(stage)
     shown = [operands[name] for name in op.example.operands]
     given = [f"{name} {found.text(stage)}" for name, found in shown]
-    target = ["o"] if op.claims_output else ["f [1, 1, head_dim]"] if op.writes_field else []
+    target = [f"f {operands['f'][1].text(stage)}"] if op.writes_field else ["o"] if op.claims_output else []
     result = "" if op.claims_output else f" -> {example_result(op, stage).text(stage)}"
-    call = f"{op.name}({op.example.args})({', '.join([*given, *target])}){result}"
+    called = "" if op.constant else f"({', '.join([*given, *target])})"
+    call = f"{op.name}({op.example.args}){called}{result}"
     return f"| `{op.signature}` | `{call}` | {op.doc.replace('|', chr(92) + '|')} |"
 
 
@@ -106,6 +109,8 @@ def stub(stage: Stage) -> str:
         words = [f"{p.name}: {p.annotation}" + ("" if p.required else f" = {p.default!r}") for p in op.params]
         lines += ["", f"class {op.name}:"]
         lines.append(f"    def __init__({', '.join(['self', *words])}) -> None: ...")
+        if op.constant:
+            continue
         tensors = [f"{name}: Any" for name in op.operands]
         if stage is Stage.INDEXER:
             target = ["o: Any"] if op.claims_output else ["field: Any"] if op.writes_field else []
@@ -113,7 +118,8 @@ def stub(stage: Stage) -> str:
         else:
             target = ["dest: Any"] if op.writes_field else ["output: Any = None"]
             tail = ["*", "loc: Any = ...", "ctx: Any = ..."]
-        lines.append(f"    def __call__({', '.join(['self', *tensors, *target, *tail])}) -> Any: ...")
+        returned = "tuple[Any, Any]" if op.selects else "Any"
+        lines.append(f"    def __call__({', '.join(['self', *tensors, *target, *tail])}) -> {returned}: ...")
     return "\n".join(lines) + "\n"
 
 
