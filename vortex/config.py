@@ -7,7 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from vortex.errors import ConfigError, unknown
 
@@ -33,14 +43,14 @@ class VortexConfig(BaseModel):
     module_name: str | None = None
     """Registered name of the flow."""
     topk_val: StrictInt = Field(default=30, ge=1)
-    topk_ratio: float = Field(default=0.0, ge=0.0, le=1.0)
+    topk_ratio: StrictFloat = Field(default=0.0, ge=0.0, le=1.0)
     max_topk_val: StrictInt | None = Field(default=None, ge=1)
     layers_skip: tuple[StrictInt, ...] | None = None
     block_reserved_bos: StrictInt = Field(default=1, ge=1)
     block_reserved_eos: StrictInt = Field(default=1, ge=1)
     max_seq_lens: StrictInt = -1
-    block_size: StrictInt | None = Field(default=None, ge=1)
-    workload_chunk_size: StrictInt = Field(default=32, ge=1)
+    block_size: StrictInt | None = None
+    workload_chunk_size: StrictInt = 32
     dtype: Dtype = "bfloat16"
     compilation_cache_dir: str | None = None
     schedule_policy: str | None = None
@@ -53,14 +63,10 @@ class VortexConfig(BaseModel):
     def _known_fields(cls, data: Any) -> Any:
         if not isinstance(data, Mapping):
             return data
-        known = dict(data)
-        for name in UNSUPPORTED:
-            if known.pop(name, None) not in (None, 0, False):
-                raise ValueError(f"{name} is not supported: leave it out")
-        for name in known:
-            if name not in cls.model_fields:
-                raise ValueError(unknown("field", str(name), cls.model_fields))
-        return known
+        refused = refusals(data)
+        if refused:
+            raise ValueError("; ".join(refused.values()))
+        return {name: value for name, value in data.items() if name not in UNSUPPORTED}
 
     @field_validator("layers_skip", mode="after")
     @classmethod
@@ -74,8 +80,8 @@ class VortexConfig(BaseModel):
     @field_validator("block_size", "workload_chunk_size", mode="after")
     @classmethod
     def _power_of_two(cls, value: int | None) -> int | None:
-        if value is not None and value & (value - 1):
-            raise ValueError(f"must be a power of two, got {value}")
+        if value is not None and (value < 1 or value & (value - 1)):
+            raise ValueError(f"must be a positive power of 2, got {value}")
         return value
 
     @field_validator("max_seq_lens", mode="after")
@@ -85,8 +91,17 @@ class VortexConfig(BaseModel):
             raise ValueError(f"must be at least 1, or -1 for the model's context length, got {value}")
         return value
 
+    @field_validator("schedule_policy", mode="after")
+    @classmethod
+    def _body(cls, value: str | None) -> str | None:
+        if value is not None and not value.strip():
+            raise ValueError("is empty: leave it out for the default policy")
+        return value
+
     @model_validator(mode="after")
     def _together(self) -> VortexConfig:
+        if self.module_path is not None and self.module_name is None:
+            raise ValueError("module_path needs module_name: the name that the flow is registered under")
         if self.max_topk_val is not None and self.max_topk_val < self.topk_val:
             raise ValueError(f"max_topk_val={self.max_topk_val} is below topk_val={self.topk_val}")
         if self.use_tensor_core and self.impl_backend != "triton":
@@ -99,11 +114,21 @@ class VortexConfig(BaseModel):
         neighbour.
         """
         path = Path(path)
-        config = cls.model_validate(json.loads(path.read_text()))
-        module = config.module_path
+        return cls.model_validate(json.loads(path.read_text())).found_from(path.parent)
+
+    @classmethod
+    def from_text(cls, text: str) -> VortexConfig:
+        """The value of `--vortex-config`: a JSON object, or the path of a file with one."""
+        if text.lstrip().startswith("{"):
+            return cls.model_validate_json(text)
+        return cls.from_file(text)
+
+    def found_from(self, folder: Path) -> VortexConfig:
+        """The same settings; a relative `module_path` that is not in the working directory is in `folder`."""
+        module = self.module_path
         if module is None or Path(module).is_absolute() or Path(module).exists():
-            return config
-        return config.model_copy(update={"module_path": str(path.parent / module)})
+            return self
+        return self.model_copy(update={"module_path": str(folder / module)})
 
     def load_graph(self) -> FlowGraph:
         """Trace the flow that `module_name` (and `module_path`) name. Trusted code only: the file is
@@ -115,3 +140,28 @@ class VortexConfig(BaseModel):
             raise ConfigError("module_name is missing: name the registered flow to run")
         flow = build_vflow(self.module_name, user_file=self.module_path)
         return trace_flow(flow, block_size=self.block_size or 16)
+
+
+def refusals(values: Mapping[str, object], prefix: str = "") -> dict[str, str]:
+    """Names that are no field of VortexConfig, or one of a later version in use -> why each is refused.
+    `prefix`: what the names of fields start with where the user wrote them."""
+    refused = {}
+    for name, value in values.items():
+        if name in UNSUPPORTED:
+            if value not in (None, 0, False):
+                refused[name] = f"{prefix}{name} is not supported: leave it out"
+        elif name not in VortexConfig.model_fields:
+            refused[name] = unknown(
+                "field", f"{prefix}{name}", [prefix + known for known in VortexConfig.model_fields]
+            )
+    return refused
+
+
+def faults(error: ValidationError) -> list[tuple[str, str]]:
+    """(field, what is wrong with it) for each fault; "" for what several fields do together."""
+    found = []
+    for fault in error.errors(include_url=False, include_context=False):
+        text = fault["msg"].removeprefix("Value error, ")
+        got = f", got {fault['input']!r:.60}" if fault["loc"] and " got " not in text else ""
+        found.append((str(fault["loc"][0]) if fault["loc"] else "", text + got))
+    return found

@@ -83,7 +83,7 @@ class PolicyError(VortexError):
         return f"row {self.row}, column {self.column}: {self.message}"
 
 
-class ConfigError(VortexError):
+class ConfigError(VortexError, ValueError):
     """A configuration field is unknown, out of range, or not supported."""
 
 
