@@ -23,17 +23,17 @@ from evaluators.ruler.tasks import NIAH
 Array = np.ndarray[Any, np.dtype[Any]]
 # Shares of the sequences; common words are learnt last and need the largest.
 ALL_TASKS = {
-    "niah_single_1": 0.03,
-    "niah_single_2": 0.04,
+    "niah_single_1": 0.02,
+    "niah_single_2": 0.03,
     "niah_single_3": 0.08,
-    "niah_multikey_1": 0.06,
-    "niah_multikey_2": 0.09,
-    "niah_multikey_3": 0.10,
-    "niah_multivalue": 0.09,
-    "niah_multiquery": 0.08,
+    "niah_multikey_1": 0.05,
+    "niah_multikey_2": 0.08,
+    "niah_multikey_3": 0.11,
+    "niah_multivalue": 0.08,
+    "niah_multiquery": 0.13,
     "vt": 0.10,
-    "cwe": 0.25,
-    "fwe": 0.08,
+    "cwe": 0.23,
+    "fwe": 0.09,
 }
 
 
@@ -64,21 +64,28 @@ PHASES = (
     ),
     Phase(
         (256,),
-        {"niah_multikey_1": 0.15, "niah_multikey_2": 0.15, "niah_single_3": 0.3, "vt": 0.3, "drill": 0.1},
+        {
+            "drill": 0.05,
+            "niah_multikey_1": 0.1,
+            "niah_multikey_2": 0.15,
+            "niah_multiquery": 0.15,
+            "niah_single_3": 0.3,
+            "vt": 0.25,
+        },
         ("niah_single_3", "niah_multikey_2", "vt"),
         0.97,
-        0.48,
+        0.46,
     ),
-    Phase((512,), ALL_TASKS, _RETRIEVAL, 0.97, 0.54),
-    Phase((512, 1024), ALL_TASKS, _RETRIEVAL, 0.98, 0.60),
-    Phase((1024, 2048), ALL_TASKS, _RETRIEVAL, 0.98, 0.66),
+    Phase((512,), ALL_TASKS, _RETRIEVAL, 0.97, 0.52),
+    Phase((512, 1024), ALL_TASKS, _RETRIEVAL, 0.98, 0.58),
+    Phase((1024, 2048), ALL_TASKS, _RETRIEVAL, 0.98, 0.64),
     Phase((512, 1024, 2048, 4096, 4096, 4096), ALL_TASKS, (), 1.0, 1.0),
 )
 
 
 @dataclass(frozen=True)
 class Sequence1:
-    """Token ids of one training sequence and which of them are answer tokens."""
+    """Token ids of one training sequence and which of them are scored as answers."""
 
     ids: list[int]
     answer: list[bool]
@@ -86,10 +93,10 @@ class Sequence1:
 
 @dataclass(frozen=True)
 class Part:
-    """A stretch of a sequence: prompt text, an answer, or the answer of the solved example in the prompt."""
+    """A stretch of a sequence: prompt text, prompt text that can be foretold and is scored, or an answer."""
 
     pieces: Sequence[str]
-    kind: Literal["text", "answer", "example"] = "text"
+    kind: Literal["text", "scored", "answer"] = "text"
 
 
 class Writer:
@@ -106,7 +113,7 @@ class Writer:
         return sum(len(self.encode(piece)) for piece in pieces)
 
     def write(self, parts: Sequence[Part]) -> Sequence1:
-        """The sequence of `parts`; EOS follows an answer, but not one of an example in the prompt."""
+        """The sequence of `parts`; EOS follows an answer."""
         ids, answer = [self.bos], [False]
         for part in parts:
             for piece in part.pieces:
@@ -117,12 +124,29 @@ class Writer:
         return Sequence1(ids, answer)
 
 
-def _turns(drafts: Sequence[Draft], last: Literal["answer", "example"] = "answer") -> list[Part]:
+def _turns(drafts: Sequence[Draft], last: Literal["answer", "scored"] = "answer") -> list[Part]:
     return [part for draft in drafts for part in (Part(draft.pieces), Part(draft.reply, last))]
 
 
+def _key(piece: str) -> list[Part]:
+    """A key that was named before: its noun can be foretold from its adjective."""
+    adjective, hyphen, noun = piece.partition("-")
+    return [Part((adjective,)), Part((hyphen + noun,), "scored")]
+
+
+def _restating(draft: Draft, asked: Sequence[str]) -> list[Part]:
+    """A turn whose prompt ends with the keys asked for and one last piece.
+
+    A reply about several keys names them, and copying each of thousands of nouns takes many examples.
+    """
+    end = len(draft.pieces) - 1
+    begin = end - len(niah.join_keys(asked))
+    keys = [part for piece in draft.pieces[begin:end] for part in _key(piece)]
+    return [Part(draft.pieces[:begin]), *keys, Part(draft.pieces[end:]), Part(draft.reply, "answer")]
+
+
 def _drill(rng: random.Random, length: int, writer: Writer) -> Sequence1:
-    """Associative recall: keys and 3 digits, then every key again in another order."""
+    """Associative recall: keys and 3 digits, then every key again in another order, its noun foretold."""
     gap = rng.choice(((), (" is",), (" is", ":")))
     each = 6 + len(gap)
     pairs = [
@@ -132,13 +156,13 @@ def _drill(rng: random.Random, length: int, writer: Writer) -> Sequence1:
     rng.shuffle(pairs)
     parts = [Part(first)]
     for key, value in pairs:
-        parts += [Part((f" {key}", *gap)), Part((f" {value}",), "answer")]
+        parts += [*_key(f" {key}"), Part(gap), Part((f" {value}",), "answer")]
     return writer.write(parts)
 
 
 def _niah(task: Niah, rng: random.Random, length: int, writer: Writer) -> Sequence1:
     """The task's prompt, at times with more needles than it has, and more questions after the first."""
-    queries = min(task.queries, 2) if length <= 256 or task.queries == 1 else rng.randint(2, 4)
+    queries = min(task.queries, 2) if length <= 256 or task.queries == 1 else rng.choice((2, 3, 4, 4))
     values = min(task.values, 2) if length <= 256 else task.values if task.values == 1 else rng.randint(2, 4)
     ask_cost = (
         40 + 30 * (task.value == "uuid") + 68 * (task.key == "uuid") + 18 * (queries - 1) + 9 * (values - 1)
@@ -165,7 +189,9 @@ def _niah(task: Niah, rng: random.Random, length: int, writer: Writer) -> Sequen
     haystack, placed = niah.scatter(spec, needles, rng, amount, prose_sentences())
     first = niah.intro(spec) + haystack
     drafts = [niah.ask(spec, placed, group, first if not at else ()) for at, group in enumerate(asked)]
-    return writer.write(_turns(drafts))
+    if task.key == "uuid":
+        return writer.write(_turns(drafts))
+    return writer.write([p for d, group in zip(drafts, asked, strict=True) for p in _restating(d, group)])
 
 
 def _vt(rng: random.Random, length: int, writer: Writer) -> Sequence1:
@@ -178,7 +204,7 @@ def _vt(rng: random.Random, length: int, writer: Writer) -> Sequence1:
     amount = amount if rng.random() < 0.8 else rng.randint(3, amount)
     parts: list[Part] = []
     if example:
-        parts = [*_turns([vt.draw(rng, vt.EXAMPLE_FILLER, example=False)], "example"), Part(("\n",))]
+        parts = [*_turns([vt.draw(rng, vt.EXAMPLE_FILLER, example=False)], "scored"), Part(("\n",))]
     context = (vt.INTRO, *vt.scatter(made, rng, amount))
     drafts = [vt.question(context if not at else (), names, value) for at, (names, value) in enumerate(made)]
     return writer.write(parts + _turns(drafts))
@@ -190,7 +216,7 @@ def _cwe(rng: random.Random, length: int, writer: Writer) -> Sequence1:
     # An entry takes 2 tokens up to number 999, and 7 beyond it.
     amount = max(70, room // 2 if room < 1998 else 999 + (room - 1998) // 7)
     amount = amount if rng.random() < 0.8 or length < 1024 else rng.randint(70, amount)
-    parts = [*_turns([cwe.solved_example(rng)], "example"), Part(("\n",))] if example else []
+    parts = [*_turns([cwe.solved_example(rng)], "scored"), Part(("\n",))] if example else []
     return writer.write(parts + _turns([cwe.draw(rng, amount, length=length, example=False)]))
 
 

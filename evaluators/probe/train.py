@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from evaluators.probe.model import Shape
+
 if TYPE_CHECKING:
     import torch
 
@@ -48,7 +50,14 @@ class Trainer:
     """One training run in `out`: model, optimiser, progress."""
 
     def __init__(
-        self, out: Path, minutes: float, seed: int, device: str, workers: int, compiled: bool
+        self,
+        out: Path,
+        minutes: float,
+        seed: int,
+        device: str,
+        workers: int,
+        compiled: bool,
+        shape: Shape = "gqa",
     ) -> None:
         import torch
 
@@ -59,7 +68,7 @@ class Trainer:
         torch.set_float32_matmul_precision("high")
         self.out, self.limit, self.seed, self.device, self.workers = out, minutes * 60, seed, device, workers
         self.tokenizer = build()
-        self.model = new_model(self.tokenizer).to(device)
+        self.model = new_model(self.tokenizer, shape).to(device)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
             lr=LEARNING_RATE,
@@ -101,6 +110,13 @@ class Trainer:
         torch.save(state, partial)
         partial.replace(self.checkpoint)
 
+    def write(self, folder: Path) -> None:
+        """The model in bf16 and its tokenizer, for `from_pretrained`; training cannot go on after it."""
+        import torch
+
+        self.tokenizer.save_pretrained(folder)
+        self.model.eval().to(torch.bfloat16).save_pretrained(folder)
+
     def _loss(
         self, x: torch.Tensor, at: torch.Tensor, kind: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -110,10 +126,7 @@ class Trainer:
 
         # Most CPUs emulate bf16.
         with torch.autocast(x.device.type, torch.bfloat16, enabled=x.device.type != "cpu"):
-            # Right padding under a causal mask needs no mask; a mapping keeps transformers from building one.
-            hidden = self.model.model(
-                input_ids=x[:, :-1], attention_mask={"full_attention": None}, use_cache=False
-            ).last_hidden_state
+            hidden = self.model.model(input_ids=x[:, :-1], use_cache=False).last_hidden_state
             hidden = hidden.gather(1, at[..., None].expand(-1, -1, hidden.shape[-1]))
             logits = F.linear(hidden, self.model.lm_head.weight)
         target = x.gather(1, at + 1)
@@ -240,6 +253,7 @@ class _Stream(_stream_base()):  # type: ignore[misc]
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint and the finished model.")],
+    shape: Annotated[Shape, typer.Option(help="Shape of the attention: Qwen3's or DeepSeek-V3's.")] = "gqa",
     minutes: Annotated[float, typer.Option(help="Training time, over all resumes.")] = 14.0,
     seed: int = 0,
     device: str = "cuda",
@@ -248,21 +262,20 @@ def main(
     samples: Annotated[
         int, typer.Option(help="Dense evaluation samples a task and length; 0 for none.")
     ] = 100,
+    batch: Annotated[int, typer.Option(help="Prompts a batch of the dense evaluation.")] = 100,
 ) -> None:
     """Train the probe model (or resume), write it in bf16, and measure its dense accuracy."""
     from evaluators.probe.dense import dense_accuracy, table
+    from evaluators.probe.load import load
 
     out.mkdir(parents=True, exist_ok=True)
     random.seed(seed)
-    trainer = Trainer(out, minutes, seed, device, workers, compiled)
+    trainer = Trainer(out, minutes, seed, device, workers, compiled, shape)
     trainer.run()
-    model = trainer.model.eval()
-    trainer.tokenizer.save_pretrained(out / "model")
-    import torch
-
-    model.to(torch.bfloat16).save_pretrained(out / "model")
+    trainer.write(out / "model")
     if samples:
-        scores = dense_accuracy(model.float(), trainer.tokenizer, samples=samples)
+        model, tokenizer = load(out / "model")
+        scores = dense_accuracy(model.to(device), tokenizer, samples=samples, batch=batch)
         (out / "dense.json").write_text(json.dumps([vars(score) for score in scores], indent=1))
         print(table(scores), flush=True)
 

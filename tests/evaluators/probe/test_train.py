@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+import json
 import os
 import re
 import signal
@@ -13,10 +15,20 @@ import pytest
 
 from evaluators.probe import train
 from evaluators.probe.curriculum import Phase, batches
+from evaluators.probe.load import load
+from evaluators.probe.model import MODEL_TYPES, Shape
 from evaluators.probe.train import CheckpointError, Trainer
 
 ROOT = Path(__file__).parents[3]
-SIZES = {"LAYERS": 1, "HIDDEN": 32, "MLP": 64, "QUERY_HEADS": 2, "KV_HEADS": 1, "HEAD_DIM": 16}
+SHAPES = tuple(MODEL_TYPES.values())
+SIZES = {
+    "LAYERS": 1,
+    "HIDDEN": 32,
+    "QUERY_HEADS": 2,
+    "HEAD_DIM": 16,
+    "GQA": {"intermediate_size": 64, "num_key_value_heads": 1},
+    "MLA": {"intermediate_size": 64, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8},
+}
 
 
 def start(out: Path, minutes: float, log: Path) -> subprocess.Popen[bytes]:
@@ -70,11 +82,9 @@ def test_a_killed_run_goes_on_from_its_checkpoint_and_finishes(tmp_path: Path) -
 
 def _loads(folder: Path) -> None:
     import torch
-    from transformers import AutoTokenizer, Qwen3ForCausalLM
 
-    model = Qwen3ForCausalLM.from_pretrained(folder, local_files_only=True)
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    assert model.dtype == torch.bfloat16
+    assert json.loads((folder / "config.json").read_text())["dtype"] == "bfloat16"
+    model, tokenizer = load(folder)
     assert model.config.num_hidden_layers == 1
     ids = torch.tensor([tokenizer.encode("The grass is green.")])
     assert torch.isfinite(model(ids).logits).all()
@@ -87,8 +97,8 @@ def small(monkeypatch: pytest.MonkeyPatch, tokenizer: Any) -> None:
         monkeypatch.setattr(f"evaluators.probe.model.{name}", value)
 
 
-def trainer(out: Path) -> Trainer:
-    return Trainer(out, 1.0, 0, "cpu", 0, False)
+def trainer(out: Path, shape: Shape = "gqa") -> Trainer:
+    return Trainer(out, 1.0, 0, "cpu", 0, False, shape)
 
 
 @pytest.mark.usefixtures("small")
@@ -104,6 +114,8 @@ def test_damaged_and_foreign_checkpoints_are_refused(tmp_path: Path, monkeypatch
         ):
             trainer(tmp_path)
     path.write_bytes(whole)
+    with pytest.raises(CheckpointError, match=r"of another model"):
+        trainer(tmp_path, "mla")
     monkeypatch.setattr("evaluators.probe.model.HIDDEN", 64)
     with pytest.raises(CheckpointError, match=r"of another model"):
         trainer(tmp_path)
@@ -131,18 +143,43 @@ def test_a_checkpoint_holds_all_that_training_needs(tmp_path: Path, tokenizer: A
 
 
 @pytest.mark.usefixtures("small")
-def test_training_lowers_the_loss(tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("shape", SHAPES)
+def test_training_lowers_the_loss(
+    tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, shape: Shape
+) -> None:
     import torch
 
     monkeypatch.setattr(train, "WARMUP_STEPS", 5)
     phase = Phase((256,), {"niah_multikey_1": 1.0}, (), 1.0, 1.0, tokens=512)
-    run, losses = trainer(tmp_path), []
+    run, losses = trainer(tmp_path, shape), []
     feed = batches(phase, tokenizer, "0")
     for _ in range(20):
         batch = next(feed)
         losses.append(run._step(*(torch.from_numpy(a) for a in (batch.x, batch.at, batch.kind)))[0].item())
         run.progress.step += 1
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(("model_type", "shape"), MODEL_TYPES.items())
+def test_the_written_model_answers_as_the_trained_one(tmp_path: Path, model_type: str, shape: Shape) -> None:
+    import torch
+
+    run = trainer(tmp_path, shape)
+    trained = copy.deepcopy(run.model).eval()
+    for weight in trained.parameters():
+        weight.data = weight.data.bfloat16().float()
+    run.write(tmp_path / "model")
+    model, tokenizer = load(tmp_path / "model")
+    assert model.config.model_type == model_type
+    ids = torch.randint(0, len(tokenizer), (2, 20))
+    torch.testing.assert_close(model(ids).logits, trained(ids).logits)
+    # Left padding needs a mask, which the loaded model makes and training leaves out.
+    padded = torch.cat([torch.full((2, 5), tokenizer.pad_token_id), ids], 1)
+    mask = torch.cat([torch.zeros(2, 5, dtype=torch.long), torch.ones_like(ids)], 1)
+    position = (mask.cumsum(1) - 1).clamp(min=0)
+    shifted = model(padded, attention_mask=mask, position_ids=position).logits[:, 5:]
+    torch.testing.assert_close(shifted, trained(ids).logits, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.usefixtures("small")
