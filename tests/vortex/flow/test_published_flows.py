@@ -1,125 +1,154 @@
-"""Flows of the published package that do not ship yet are expressible, and score as their formulas say."""
+"""Flow files in the style of the published package, import lines included, run as they are and score as their
+formulas say, whichever ops they are spelled with."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-import torch
 
-from vortex.flow import trace_source
-from vortex.graph import FlowGraph, Format, Geometry, RefKind, Stage
-from vortex.ops import Args, Row, find_op
+from tests.vortex.flow.formulas import FORMULAS, Decode
+from vortex.errors import GuardError
+from vortex.flow import build_vflow, load_graph, trace_flow, trace_source
+from vortex.graph import FlowGraph, Geometry
 
-AT = Geometry(block_size=32, head_dim=16, group=4)
 HEAD = """
-from vortex_torch.flow import vFlow, register
+import torch
+from typing import Dict
+
+from vortex_torch.flow import {base}, register
 from vortex_torch.indexer import *
-import vortex_torch.cache as C
+from vortex_torch.cache import {cache_ops}
+from vortex_torch.abs import ContextBase
 
-@register("published")
-class Published(vFlow):
-    def create_cache(self, block_size, head_dim):
-        assert block_size % 16 == 0
-        return {fields}
 
-    def forward_cache(self, cache, loc, ctx):
+@register("{name}")
+class Published({base}):
+    def __init__(self):
+        super().__init__()
+        self.output_func = topK()
+        {init}
+
+    def create_cache(self, block_size: int, {sizes}):
+        {create}
+
+    def forward_cache(self, cache: Dict[str, torch.Tensor], loc: torch.Tensor, ctx: ContextBase):
         {cache}
 
-    def forward_indexer(self, q, o, cache, ctx):
+    def forward_indexer(
+        self, q: torch.Tensor, o: torch.Tensor, cache: Dict[str, torch.Tensor], ctx: ContextBase
+    ):
         {indexer}
-        topK()(score, o, ctx=ctx)
+        self.output_func(score, o, ctx=ctx)
 """
-EXTREMES = """C.MaxInterleave(dim=1, k=16)(cache['k'], cache['max'], loc=loc, ctx=ctx)
-        C.MinInterleave(dim=1, k=16)(cache['k'], cache['min'], loc=loc, ctx=ctx)"""
+CENTROID = {
+    "cache_ops": "Mean as CMean",
+    "init": "self.mean, self.gemm, self.centroid = Mean(dim=1), GeMM(), CMean(dim=1)",
+    "create": "return {'centroids': (1, head_dim)}",
+    "cache": "self.centroid(cache['k'], cache['centroids'], loc=loc, ctx=ctx)",
+    "indexer": "score = self.gemm(self.mean(q, ctx=ctx), cache['centroids'], ctx=ctx)",
+}
+CENTERED = CENTROID | {
+    "init": CENTROID["init"]
+    + "\n        self.over_blocks, self.minus = Mean(dim=0), Add(alpha=1.0, beta=-1.0)",
+    "indexer": """s = self.gemm(self.mean(q, ctx=ctx), cache['centroids'], ctx=ctx)
+        score = self.minus(s, self.over_blocks(s, ctx=ctx), ctx=ctx)""",
+}
+ENERGY = CENTROID | {
+    "cache_ops": "Mean as CMean, L2Norm as CL2Norm",
+    "init": CENTROID["init"]
+    + "\n        self.norm, self.energy, self.gate = CL2Norm(dim=2), CMean(dim=1), Multiply()",
+    "create": "return {'centroids': (1, head_dim), 'v_energy': (1, 1)}",
+    "cache": CENTROID["cache"]
+    + """
+        norms = self.norm(cache['v'], None, loc=loc, ctx=ctx)
+        self.energy(norms, cache['v_energy'], loc=loc, ctx=ctx)""",
+    "indexer": CENTROID["indexer"] + "\n        score = self.gate(score, cache['v_energy'], ctx=ctx)",
+}
 LSERVE = {
-    "fields": "{'max': (block_size // 16, head_dim), 'min': (block_size // 16, head_dim)}",
-    "cache": EXTREMES,
-    "indexer": """up = GeMM()(Relu()(q, ctx=ctx), cache['max'], ctx=ctx)
-        n = Relu()(Add_Mul(beta=-1.0)(q, ctx=ctx), ctx=ctx)
-        down = GeMM()(n, cache['min'], ctx=ctx)
-        score = Max(dim=1)(Max(dim=2)(Add(beta=-1.0)(up, down, ctx=ctx), ctx=ctx), ctx=ctx)""",
+    "cache_ops": "MaxInterleave, MinInterleave",
+    "init": """self.largest, self.smallest = MaxInterleave(dim=1, k=16), MinInterleave(dim=1, k=16)
+        self.high, self.low = Kron(dim=1), Kron(dim=1)
+        self.maximum, self.sum, self.max = Maximum(), Sum(dim=2), Max(dim=1)""",
+    "create": """assert block_size % 16 == 0
+        return {'max': (block_size // 16, head_dim), 'min': (block_size // 16, head_dim)}""",
+    "cache": """self.largest(cache['k'], cache['max'], loc=loc, ctx=ctx)
+        self.smallest(cache['k'], cache['min'], loc=loc, ctx=ctx)""",
+    "indexer": """high = self.high(q, cache['max'], ctx=ctx)
+        low = self.low(q, cache['min'], ctx=ctx)
+        score = self.max(self.sum(self.maximum(high, low, ctx=ctx), ctx=ctx), ctx=ctx)""",
 }
 MASKED_QUEST = {
-    "fields": "{'max': (1, head_dim), 'min': (1, head_dim)}",
-    "cache": EXTREMES.replace("Interleave(dim=1, k=16)", "()"),
-    "indexer": """m = Multiply()(q, MaskSlice(0, 8, 2, alpha=0.0, beta=1.0)(q, ctx=ctx), ctx=ctx)
-        best = Maximum()(Multiply()(m, cache['max'], ctx=ctx), Multiply()(m, cache['min'], ctx=ctx), ctx=ctx)
-        score = Max(dim=1)(Sum(dim=2)(best, ctx=ctx), ctx=ctx)""",
+    "cache_ops": "Max as CMax, Min as CMin",
+    "init": """self.largest, self.smallest = CMax(dim=1), CMin(dim=1)
+        self.mask, self.masked = MaskSlice(0, 8, 2, alpha=0.0, beta=1.0), Multiply()
+        self.high, self.low = Multiply(), Multiply()
+        self.maximum, self.sum, self.max = Maximum(), Sum(dim=2), Max(dim=1)""",
+    "create": "return {'max': (1, head_dim), 'min': (1, head_dim)}",
+    "cache": LSERVE["cache"],
+    "indexer": """q = self.masked(q, self.mask(q, ctx=ctx), ctx=ctx)
+        """
+    + LSERVE["indexer"],
 }
-CENTERED = {
-    "fields": "{'c': (1, head_dim)}",
-    "cache": "C.Mean()(cache['k'], cache['c'], loc=loc, ctx=ctx)",
-    "indexer": """s = GeMM()(Mean()(q, ctx=ctx), cache['c'], ctx=ctx)
-        score = Add(beta=-1.0)(s, Mean(dim=0)(s, ctx=ctx), ctx=ctx)""",
+LATENT = {
+    "create": "return {'centroids': (1, kv_lora_rank + qk_rope_head_dim)}",
+    "cache": CENTROID["cache"].replace("'k'", "'latent'"),
 }
-ENERGY = {
-    "fields": "{'c': (1, head_dim), 'e': (1, 1)}",
-    "cache": """C.Mean()(cache['k'], cache['c'], loc=loc, ctx=ctx)
-        C.Mean()(C.L2Norm(dim=2)(cache['v'], loc=loc, ctx=ctx), cache['e'], loc=loc, ctx=ctx)""",
-    "indexer": "score = Multiply()(GeMM()(Mean()(q, ctx=ctx), cache['c'], ctx=ctx), cache['e'], ctx=ctx)",
+ROPE_AWARE = CENTROID | LATENT
+ROPE_WEIGHTED = ROPE_AWARE | {
+    "init": CENTROID["init"] + "\n        self.times = Multiply()",
+    "create": """self.rope = MaskSlice(0, kv_lora_rank, 2, alpha=0.75, beta=0.25)
+        """
+    + LATENT["create"],
+    "indexer": """query = self.mean(q, ctx=ctx)
+        query = self.times(query, self.rope(query, ctx=ctx), ctx=ctx)
+        score = self.gemm(query, cache['centroids'], ctx=ctx)""",
 }
-FLOWS = {"lserve": LSERVE, "masked_quest": MASKED_QUEST, "centered": CENTERED, "venergy": ENERGY}
+FLOWS = {
+    "block_sparse_attention": CENTROID,
+    "centered_block_sparse_attention": CENTERED,
+    "venergy_gated_centroid": ENERGY,
+    "lserve_sparse_attention": LSERVE,
+    "masked_quest_sparse_attention": MASKED_QUEST,
+    "rope_aware_block_sparse_mla": ROPE_AWARE,
+    "rope_weighted_block_sparse_mla_b25": ROPE_WEIGHTED,
+}
+SPELLED_DIFFERENTLY = {"lserve_sparse_attention"}
+
+
+def source(name: str) -> str:
+    mla = "mla" in name
+    sizes = "kv_lora_rank: int, qk_rope_head_dim: int" if mla else "head_dim: int"
+    base = "vFlowMLA" if mla else "vFlow"
+    return HEAD.format(base=base, sizes=sizes, name=f"my_{name}", **FLOWS[name])
 
 
 def traced(name: str) -> FlowGraph:
-    return trace_source(HEAD.format(**FLOWS[name])).instantiate(AT)
+    return trace_source(source(name))
 
 
-def scores(graph: FlowGraph, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, row: Row) -> torch.Tensor:
-    """The input of topK, by the ops' reference semantics: q [1, G, D], k and v [S, block, D]."""
-    held = {"k": k, "v": v, **{f.name: torch.zeros(len(k), f.rows.hint, f.cols.hint) for f in graph.fields}}
-    score = torch.empty(0)
-    for stage in Stage:
-        values: list[torch.Tensor] = []
-        for node in graph.program(stage):
-            op = find_op(stage, node.op)
-            inputs = tuple(
-                values[ref.node]
-                if ref.kind is RefKind.NODE
-                else q
-                if ref.kind is RefKind.QUERY
-                else held[ref.name]
-                for ref in node.inputs
-            )
-            if op.claims_output:
-                return inputs[0]
-            values.append(op.reference(Args(dict(node.attrs), node.type), inputs, row))
-            if node.output is not None:
-                held[node.output] = values[-1]
-    return score
+@pytest.mark.parametrize("block_size", [16, 64])
+@pytest.mark.parametrize("name", FLOWS)
+def test_scores_are_the_formula(name: str, block_size: int) -> None:
+    Decode(traced(name), block_size, FORMULAS[name]).run(steps=2)
 
 
 @pytest.mark.parametrize("name", FLOWS)
-def test_scores_are_the_formula(name: str) -> None:
-    torch.manual_seed(1)
-    row = Row(9, bos=1, eos=2)
-    q, k, v = torch.randn(1, 4, 16), torch.randn(9, 32, 16), torch.randn(9, 32, 16)
-    graph = traced(name)
-    assert graph.indexer[-1].type.format is Format.RAGGED
-    want = []
-    for s in range(9):
-        if name in ("lserve", "masked_quest"):
-            groups = k[s].split(16) if name == "lserve" else [k[s]]
-            keep = torch.ones(16) if name == "lserve" else torch.tensor([0.0] * 8 + [1.0] * 8)
-            bounds = [
-                sum(
-                    max(float(q[0, h, d] * g[:, d].max()), float(q[0, h, d] * g[:, d].min())) * float(keep[d])
-                    for d in range(16)
-                )
-                for h in range(4)
-                for g in groups
-            ]
-            want.append(max(bounds))
-        else:
-            dot = float(q[0].mean(0) @ k[s].mean(0))
-            want.append(dot * float(v[s].norm(dim=1).mean()) if name == "venergy" else dot)
-    expected = torch.tensor(want)
-    if name == "centered":
-        expected = expected - expected[row.span].mean()
-    torch.testing.assert_close(scores(graph, q, k, v, row).flatten(), expected, rtol=1e-4, atol=1e-4)
+def test_the_same_ops_are_the_shipped_flow(name: str) -> None:
+    same = traced(name).hash == load_graph(name).hash
+    assert same == (name not in SPELLED_DIFFERENTLY)
 
 
-def test_their_cost_is_that_of_their_fields() -> None:
-    assert [(str(f.rows), str(f.cols)) for f in traced("lserve").fields] == [
-        ("block_size//16", "head_dim")
-    ] * 2
-    assert traced("lserve").guards == ("block_size%16 == 0",)
+def test_a_file_is_found_by_its_registered_name(tmp_path: Path) -> None:
+    file = tmp_path / "my_flow.py"
+    file.write_text(source("venergy_gated_centroid"))
+    flow = build_vflow("my_venergy_gated_centroid", user_file=file)
+    assert trace_flow(flow).hash == traced("venergy_gated_centroid").hash
+
+
+def test_an_assertion_on_the_block_size_is_a_guard() -> None:
+    graph = traced("lserve_sparse_attention")
+    assert [(str(f.rows), str(f.cols)) for f in graph.fields] == [("block_size//16", "head_dim")] * 2
+    assert graph.guards == ("block_size%16 == 0",)
+    with pytest.raises(GuardError, match="block_size%16 == 0"):
+        graph.instantiate(Geometry(8, 64, 4))

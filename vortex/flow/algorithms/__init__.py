@@ -4,6 +4,7 @@ from vortex.flow.algorithms.block_sparse_attention import BlockSparseAttention
 from vortex.flow.algorithms.centered_block_sparse_attention import CenteredBlockSparseAttention
 from vortex.flow.algorithms.gqa_block_sparse_attention import GQABlockSparseAttention
 from vortex.flow.algorithms.gqa_quest_sparse_attention import GQAQuestSparseAttention
+from vortex.flow.algorithms.learned_block_sparse_mla import LearnedBlockSparseMLA
 from vortex.flow.algorithms.lserve_centroid_mla import LServeCentroidMLA
 from vortex.flow.algorithms.lserve_centroid_sparse_attention import LServeCentroidSparseAttention
 from vortex.flow.algorithms.lserve_sparse_attention import LServeSparseAttention
@@ -20,6 +21,7 @@ from vortex.flow.algorithms.rope_weighted_block_sparse_mla import (
     RopeWeightedBlockSparseMLAB90,
     RopeWeightedBlockSparseMLAB100,
 )
+from vortex.flow.algorithms.running_avg_block_sparse import RunningAvgBlockSparse
 from vortex.flow.algorithms.venergy_gated_centroid import VEnergyGatedCentroid
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "LServeCentroidMLA",
     "LServeCentroidSparseAttention",
     "LServeSparseAttention",
+    "LearnedBlockSparseMLA",
     "MaskedQuestSparseAttention",
     "QuestMLA",
     "RopeAwareBlockSparseMLA",
@@ -41,5 +44,6 @@ __all__ = [
     "RopeWeightedBlockSparseMLAB75",
     "RopeWeightedBlockSparseMLAB90",
     "RopeWeightedBlockSparseMLAB100",
+    "RunningAvgBlockSparse",
     "VEnergyGatedCentroid",
 ]

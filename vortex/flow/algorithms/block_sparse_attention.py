@@ -1,4 +1,4 @@
-"""Block top-k by mean centroid: score = mean_h(q) . mean_t(k)."""
+"""Block top-k by mean centroid: score = mean_h(q) . mean_t(k). Vortex (arXiv 2606.06453)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Block top-k for grouped queries: score = max_h softmax_blocks(0.09 q_h . mean_t(k))."""
+"""Block top-k for grouped queries: score = max_h softmax_blocks(0.09 q_h . mean_t(k)).
+
+Vortex (arXiv 2606.06453).
+"""
 
 from __future__ import annotations
 
