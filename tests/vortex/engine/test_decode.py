@@ -253,8 +253,8 @@ def test_half_precision_is_stored_bit_by_bit(
         for layer, pool in enumerate(opened.pools):
             for head in range(2):
                 start = int(slots.pages[head, 0]) * PAGE
-                assert torch.equal(pool.k[start : start + len(prompt)], done.keys[layer][head])
-                assert torch.equal(pool.v[start : start + len(prompt)], done.values[layer][head])
+                for data, part in zip(pool.stored, done.layers[layer], strict=True):
+                    assert torch.equal(data[start : start + len(prompt)], part[head])
     assert [len(row) for row in tokens(half, opened, quest(), max_new_tokens=4)] == [4, 4]
     with pytest.raises(ConfigError, match="another model"):
         decode(model, opened, [0], None, None, 4)

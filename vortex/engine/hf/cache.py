@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from vortex.config import VortexConfig
 from vortex.engine.hf.attention import updated_layer
-from vortex.engine.hf.geometry import ModelShape, check_config
+from vortex.engine.hf.geometry import ModelShape, check_config, check_graph, check_lengths
+from vortex.engine.hf.latent import watch
 from vortex.errors import ConfigError
 from vortex.graph.model import FlowGraph
 from vortex.runtime.hooks import Hooks
@@ -40,24 +42,30 @@ class VortexCache(Cache):  # type: ignore[misc]
         self.shape = ModelShape.of(model)
         self.graph, self.config, self.target, self.hooks = graph, config or VortexConfig(), target, hooks
         check_config(self.config, self.shape)
+        check_graph(graph, self.shape)
+        if self.shape.latent is not None:
+            watch(model, self.shape.layers)
         self.session = session
         self.pools: list[KVPool] = []
         self.pages: PageTable | None = None
         self.prompt_lengths: np.ndarray | None = None
         super().__init__(layers=[VortexLayer(self, index) for index in range(self.shape.layers)])
         self.layer_class_to_replicate = None
-        if session is not None:
-            for layer in self.layers:
-                layer.resume(int(session.lengths.max()))
 
     @classmethod
     def of(cls, model: PreTrainedModel, session: DecodeSession) -> VortexCache:
-        """A cache for a batch that is already in the session's pools."""
+        """A cache for a batch that is already in the session's pools; `resume` before every step."""
         return cls(model, None, session.config, session=session)
 
-    def prefilled(self, index: int, key: torch.Tensor, value: torch.Tensor, lengths: np.ndarray) -> None:
-        """Take one layer's `[batch, heads, tokens, head_dim]`, of which the last `lengths [batch]` are
-        real.
+    def resume(self) -> None:
+        """Continue after the tokens that the session holds, whichever requests it still has."""
+        assert self.session is not None
+        for layer in self.layers:
+            layer.resume(int(self.session.lengths.max()))
+
+    def prefilled(self, index: int, parts: Sequence[torch.Tensor], lengths: np.ndarray) -> None:
+        """Take what one layer stores, K and V or latents, each `[batch, heads, tokens, head_dim]`, of which
+        the last `lengths [batch]` tokens are real.
         """
         heads = self.shape.heads
         if index == 0:
@@ -65,12 +73,11 @@ class VortexCache(Cache):  # type: ignore[misc]
             self.pages = PageTable.contiguous(np.cumsum(counts) - counts, counts)
             self.prompt_lengths, self.pools = lengths, []
         assert self.pages is not None
-        pool = KVPool.allocate(int(self.pages.counts.sum()), key.shape[-1], key.dtype, key.device)
+        pool = self.shape.pool(int(self.pages.counts.sum()), parts[0].dtype, parts[0].device)
         for row, start in enumerate(self.pages.pages[:, 0] * PAGE):
             length = int(lengths[row // heads])
-            to = slice(int(start), int(start) + length)
-            pool.k[to] = key[row // heads, row % heads, key.shape[2] - length :]
-            pool.v[to] = value[row // heads, row % heads, key.shape[2] - length :]
+            real = (part[row // heads, row % heads, part.shape[2] - length :] for part in parts)
+            pool.write(slice(int(start), int(start) + length), *real)
         self.pools.append(pool)
 
     def begin_step(self) -> None:
@@ -93,6 +100,7 @@ class VortexCache(Cache):  # type: ignore[misc]
                 self.hooks,
                 growable=True,
             )
+        check_lengths([int(self.session.lengths.max()) + 1], self.config, self.shape)
         self.session.begin_step()
 
 
@@ -142,8 +150,10 @@ class VortexLayer(DynamicLayer):  # type: ignore[misc]
         """Attention for the tokens that `update` has just announced: `[batch, tokens, query heads,
         head_dim]`.
         """
+        latent = self.owner.shape.latent
+        parts = (key, value) if latent is None else (latent.new_latents(key),)
         if self.seen == query.shape[2]:
-            self.owner.prefilled(self.index, key, value, _real_tokens(mask, key))
+            self.owner.prefilled(self.index, parts, _real_tokens(mask, key))
             out: torch.Tensor = sdpa_attention_forward(
                 module, query, key, value, mask, scaling=scale, **kwargs
             )[0]
@@ -152,8 +162,12 @@ class VortexLayer(DynamicLayer):  # type: ignore[misc]
             self.owner.begin_step()
         session = self.owner.session
         assert session is not None
-        out = session.attend(self.index, query[:, :, 0], key[:, :, 0], value[:, :, 0], scale)
-        return out[:, None]
+        q = query[:, :, 0]
+        k, *v = (part[:, :, 0] for part in parts)
+        if latent is None:
+            return session.attend(self.index, q, k, v[0], scale)[:, None]
+        out = session.attend(self.index, latent.absorb(module, q), k, None, scale)
+        return latent.expand(module, out)[:, None]
 
     def crop(self, *args: Any) -> None:
         raise ConfigError("a VortexCache cannot be cropped: assisted decoding is not supported")

@@ -9,11 +9,10 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from vortex.config import VortexConfig
-from vortex.engine.hf.geometry import ModelShape, check_config, check_lengths
+from vortex.engine.hf.geometry import ModelShape, check_config, check_graph, check_lengths
 from vortex.engine.hf.loop import Stop, decode_loop
 from vortex.engine.hf.store import PromptStore
 from vortex.errors import ConfigError
-from vortex.graph.geometry import Geometry
 from vortex.graph.model import FlowGraph
 from vortex.runtime.hooks import Hooks
 from vortex.runtime.session import DecodeSession
@@ -56,6 +55,7 @@ def decode(
     limits = [max_new_tokens] * len(rows) if isinstance(max_new_tokens, int) else list(max_new_tokens)
     shape = ModelShape.of(model)
     check_config(config, shape)
+    check_graph(graph, shape)
     if len(set(rows)) < len(rows):
         raise ConfigError("a prompt is asked for twice: its new tokens have one place in the store")
     _check_store(store, rows, limits, shape, str(model.dtype))
@@ -66,8 +66,7 @@ def decode(
     pages = store.pages(rows)
     session = DecodeSession(store.pools, pages, lengths, shape.group, graph, config, target, hooks)
     new = decode_loop(model, session, [store.prompts[row].first for row in rows], limits, stop)
-    geometry = Geometry(session.block_size, shape.head_dim, shape.group)
-    traffic = Traffic(graph, geometry, config, shape.layers, shape.heads)
+    traffic = Traffic(graph, session.geometry, config, shape.layers, shape.heads)
     seq_lens = [
         length + np.arange(1, max(2, len(tokens))) for length, tokens in zip(lengths, new, strict=True)
     ]
@@ -82,12 +81,12 @@ def _check_store(
     store: PromptStore, rows: Sequence[int], limits: Sequence[int], shape: ModelShape, dtype: str
 ) -> None:
     meta = store.meta
-    held = (meta.layers, meta.heads, meta.group, meta.head_dim, f"torch.{meta.dtype}")
-    wanted = (shape.layers, shape.heads, shape.group, shape.head_dim, dtype)
+    held = (meta.layers, meta.heads, meta.group, meta.head_dim, meta.kv_lora_rank, f"torch.{meta.dtype}")
+    wanted = (shape.layers, shape.heads, shape.group, shape.head_dim, shape.kv_lora_rank, dtype)
     if held != wanted:
         raise ConfigError(
-            f"{store.path} was built by another model: (layers, kv heads, group, head_dim, dtype) are "
-            f"{held}, not {wanted}"
+            f"{store.path} was built by another model: (layers, kv heads, group, head_dim, kv_lora_rank, "
+            f"dtype) are {held}, not {wanted}"
         )
     for row, limit in zip(rows, limits, strict=True):
         if limit < 1:

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from vortex.config import VortexConfig
-from vortex.engine.hf.geometry import ModelShape, check_config, check_lengths
+from vortex.engine.hf.geometry import ModelShape, check_config, check_graph, check_lengths
 from vortex.engine.hf.loop import decode_loop
 from vortex.engine.hf.prefill import Prefilled, prefill
 from vortex.errors import ConfigError
@@ -54,8 +54,7 @@ class Engine:
         self.shape = ModelShape.of(self.model)
         check_config(self.config, self.shape)
         self.graph = _graph(flow)
-        if self.graph is not None and self.graph.kind == "mla":
-            raise ConfigError("this engine decodes models with k and v heads: write a vFlow, not a vFlowMLA")
+        check_graph(self.graph, self.shape)
 
     @overload
     def generate(self, prompts: Sequence[str], max_new_tokens: int | Sequence[int] = 32) -> list[str]: ...
@@ -86,21 +85,17 @@ class Engine:
         counts = np.repeat(-(-(lengths + limits) // PAGE), self.shape.heads)
         pages = PageTable.contiguous(np.cumsum(counts) - counts, counts)
         dtype, device = self.model.dtype, self.model.device
-        pools = [
-            KVPool.allocate(int(counts.sum()), self.shape.head_dim, dtype, device)
-            for _ in range(self.shape.layers)
-        ]
+        pools = [self.shape.pool(int(counts.sum()), dtype, device) for _ in range(self.shape.layers)]
         first = [self._prefill(index, prompt, pools, pages) for index, prompt in enumerate(prompts)]
         session = DecodeSession(pools, pages, lengths, self.shape.group, self.graph, self.config, self.target)
         return decode_loop(self.model, session, first, limits)
 
     def _prefill(self, index: int, prompt: list[int], pools: list[KVPool], pages: PageTable) -> int:
         done: Prefilled = prefill(self.model, prompt)
-        for pool, keys, values in zip(pools, done.keys, done.values, strict=True):
+        for pool, parts in zip(pools, done.layers, strict=True):
             for head in range(self.shape.heads):
                 start = int(pages.pages[index * self.shape.heads + head, 0]) * PAGE
-                pool.k[start : start + len(prompt)] = keys[head]
-                pool.v[start : start + len(prompt)] = values[head]
+                pool.write(slice(start, start + len(prompt)), *(part[head] for part in parts))
         return done.first
 
 

@@ -5,34 +5,72 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import torch
 from transformers import PreTrainedModel
 
 from vortex.config import VortexConfig
+from vortex.engine.hf.latent import LatentShape
 from vortex.errors import ConfigError
+from vortex.graph.model import FlowGraph
+from vortex.runtime.pool import KVPool
+
+_FLOW = {"gqa": "a vFlow (k and v)", "mla": "a vFlowMLA (latent)"}
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """Layers, kv heads, query heads of a kv head, features of a head, longest sequence in tokens."""
+    """Layers, kv heads, query heads of a kv head, features of a head, longest sequence in tokens.
+
+    MLA (`latent` is set): one kv head for all query heads, whose features are those of a latent.
+    """
 
     layers: int
     heads: int
     group: int
     head_dim: int
     context: int
+    latent: LatentShape | None = None
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> ModelShape:
-        """Read a model's config. ConfigError for layers that are not full attention with a K/V cache."""
+        """Read a model's config. ConfigError for layers that are not full attention with a cache."""
         config = model.config.get_text_config(decoder=True)
-        kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
-        if kinds or getattr(config, "kv_lora_rank", None):
-            kind = ", ".join(sorted(kinds)) or "multi-head latent attention"
-            raise ConfigError(f"{type(model).__name__} has {kind}; only full attention layers are supported")
-        queries = config.num_attention_heads
+        types = getattr(config, "layer_types", None) or ()
+        if kinds := sorted(set(types) - {"full_attention"}):
+            raise ConfigError(
+                f"{type(model).__name__} has {', '.join(kinds)}; only full attention layers are supported"
+            )
+        layers, queries = config.num_hidden_layers, config.num_attention_heads
+        window = None if types else getattr(config, "sliding_window", None)
+        context = config.max_position_embeddings
+        context = min(context, window or context)  # within its window a model attends to everything
+        if latent := LatentShape.of(config):
+            return cls(layers, 1, queries, latent.width, context, latent)
         heads = getattr(config, "num_key_value_heads", None) or queries
         dim = getattr(config, "head_dim", None) or config.hidden_size // queries
-        return cls(config.num_hidden_layers, heads, queries // heads, dim, config.max_position_embeddings)
+        return cls(layers, heads, queries // heads, dim, context)
+
+    @property
+    def kind(self) -> str:
+        """The kind of graph that decodes the model."""
+        return "mla" if self.latent else "gqa"
+
+    @property
+    def kv_lora_rank(self) -> int:
+        """0 for K/V heads."""
+        return self.latent.kv_lora_rank if self.latent else 0
+
+    def pool(self, pages: int, dtype: torch.dtype, device: torch.device) -> KVPool:
+        """An empty pool for one layer of the model."""
+        return KVPool.allocate(pages, self.head_dim, dtype, device, self.kv_lora_rank)
+
+
+def check_graph(graph: FlowGraph | None, shape: ModelShape) -> None:
+    """Refuse a flow for the other kind of cache."""
+    if graph is not None and graph.kind != shape.kind:
+        raise ConfigError(
+            f"the flow is {_FLOW[graph.kind]}, but the model needs {_FLOW[shape.kind]}: choose one that is"
+        )
 
 
 def check_config(config: VortexConfig, shape: ModelShape) -> None:

@@ -40,11 +40,12 @@ def decode_loop(
 
     alive = np.array([request for request in range(len(new)) if not ended(request)], dtype=np.int64)
     session.keep(alive)
+    cache = VortexCache.of(model, session)
     with attention_implementation(model, NAME):
         while len(alive):
             last = torch.tensor([[new[request][-1]] for request in alive], device=model.device)
             positions = torch.from_numpy(session.lengths[:, None]).to(model.device)
-            cache = VortexCache.of(model, session)
+            cache.resume()
             logits = model(
                 input_ids=last, position_ids=positions, past_key_values=cache, use_cache=True
             ).logits

@@ -37,7 +37,7 @@ class StoredPrompt(BaseModel):
 
 
 class StoreMeta(BaseModel):
-    """The index of a store, written as JSON."""
+    """The index of a store, written as JSON. `kv_lora_rank` > 0: latents of MLA, `head_dim` numbers each."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -46,9 +46,16 @@ class StoreMeta(BaseModel):
     heads: int
     group: int
     head_dim: int
+    kv_lora_rank: int = 0
     dtype: StoredDtype
     page: int = PAGE
     prompts: tuple[StoredPrompt, ...]
+
+    @property
+    def files(self) -> tuple[tuple[str, ...], ...]:
+        """The files of each layer, one for each tensor of its pool."""
+        parts = ("latent",) if self.kv_lora_rank else ("k", "v")
+        return tuple(tuple(f"layer{layer}.{part}" for part in parts) for layer in range(self.layers))
 
     @property
     def pages(self) -> int:
@@ -128,15 +135,16 @@ class PromptStore:
                 f"{path} has pages of {meta.page} tokens, this version needs {PAGE}: build it again"
             )
         pools = tuple(
-            KVPool(_map(path, layer, "k", meta), _map(path, layer, "v", meta)) for layer in range(meta.layers)
+            KVPool(*(_map(path / name, meta) for name in names), kv_lora_rank=meta.kv_lora_rank)
+            for names in meta.files
         )
         return cls(path, meta, pools)
 
 
-def _map(path: Path, layer: int, part: str, meta: StoreMeta) -> torch.Tensor:
+def _map(path: Path, meta: StoreMeta) -> torch.Tensor:
     size = meta.pages * PAGE * meta.head_dim
     dtype: torch.dtype = getattr(torch, meta.dtype)
-    data = torch.from_file(str(path / f"layer{layer}.{part}"), shared=False, size=size, dtype=dtype)
+    data = torch.from_file(str(path), shared=False, size=size, dtype=dtype)
     return data.view(-1, meta.head_dim)
 
 
@@ -144,17 +152,26 @@ def _write(
     folder: Path, model: PreTrainedModel, prompts: Sequence[Sequence[int]], room: Sequence[int]
 ) -> None:
     shape = ModelShape.of(model)
+    empty = StoreMeta.model_validate(
+        {
+            "layers": shape.layers,
+            "heads": shape.heads,
+            "group": shape.group,
+            "head_dim": shape.head_dim,
+            "kv_lora_rank": shape.kv_lora_rank,
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "prompts": (),
+        }
+    )
     stored: list[StoredPrompt] = []
     page = 0
-    names = [f"layer{layer}.{part}" for layer in range(shape.layers) for part in ("k", "v")]
-    files = [(folder / name).open("wb") for name in names]
-    dtype = str(model.dtype).removeprefix("torch.")
+    files = [(folder / name).open("wb") for names in empty.files for name in names]
     token_bytes = shape.head_dim * model.dtype.itemsize
     try:
         for prompt, extra in zip(prompts, room, strict=True):
             done = prefill(model, prompt)
             pages = -(-(len(prompt) + extra) // PAGE)
-            parts = [part for pair in zip(done.keys, done.values, strict=True) for part in pair]
+            parts = [part for layer in done.layers for part in layer]
             for file, part in zip(files, parts, strict=True):
                 for head, rows in enumerate(part):
                     file.seek((page + head * pages) * PAGE * token_bytes)
@@ -167,16 +184,7 @@ def _write(
     finally:
         for file in files:
             file.close()
-    meta = StoreMeta.model_validate(
-        {
-            "layers": shape.layers,
-            "heads": shape.heads,
-            "group": shape.group,
-            "head_dim": shape.head_dim,
-            "dtype": dtype,
-            "prompts": stored,
-        }
-    )
+    meta = empty.model_copy(update={"prompts": tuple(stored)})
     with (folder / META).open("wb") as file:
         file.write(meta.model_dump_json().encode())
         _flush(file)
