@@ -1,10 +1,14 @@
-"""Tiny random models, and the tokens that plain transformers decodes with them."""
+"""Tiny random models, the tokens that plain transformers decodes with them, and flows for them."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import pytest
 import torch
 from transformers import (
+    DeepseekV3Config,
+    DeepseekV3ForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
@@ -13,27 +17,84 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-SHAPE = {
+from tests.vortex.targets.cases import centroid, keys_themselves, quest
+from vortex.flow import load_graph
+from vortex.graph import FlowGraph, Geometry, Ref, Stage
+from vortex.graph.build import GraphBuilder
+
+COMMON = {
     "num_hidden_layers": 3,
     "hidden_size": 64,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
     "intermediate_size": 96,
     "vocab_size": 400,
     "max_position_embeddings": 2048,
+    "bos_token_id": None,
     "eos_token_id": 1,
     "pad_token_id": 0,
+}
+HEADS = {"num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 16}
+LATENT = {
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "kv_lora_rank": 32,
+    "qk_rope_head_dim": 16,
+    "qk_nope_head_dim": 24,
+    "v_head_dim": 20,
+    "q_lora_rank": 40,
+}
+EXPERTS = {
+    "first_k_dense_replace": 1,
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 2,
+    "n_group": 2,
+    "topk_group": 1,
+    "moe_intermediate_size": 32,
 }
 NEW = 12
 
 
-@pytest.fixture(scope="session", params=["qwen3", "llama"])
+@dataclass(frozen=True)
+class Flows:
+    """Block scores for a model's cache: by mean key, by Quest's bound, and by the keys themselves."""
+
+    centroid: FlowGraph
+    quest: FlowGraph
+    keys: FlowGraph
+
+
+@pytest.fixture(scope="session", params=["qwen3", "llama", "deepseek_v3"])
 def model(request: pytest.FixtureRequest) -> PreTrainedModel:
     torch.manual_seed(0)
     if request.param == "qwen3":
-        return Qwen3ForCausalLM(Qwen3Config(**SHAPE)).eval()
-    return LlamaForCausalLM(LlamaConfig(**SHAPE)).eval()
+        return Qwen3ForCausalLM(Qwen3Config(**COMMON, **HEADS)).eval()
+    if request.param == "llama":
+        return LlamaForCausalLM(LlamaConfig(**COMMON, **HEADS)).eval()
+    return DeepseekV3ForCausalLM(DeepseekV3Config(**COMMON, **LATENT, **EXPERTS)).eval()
+
+
+@pytest.fixture(scope="session")
+def flows(model: PreTrainedModel) -> Flows:
+    return flows_for(is_mla(model))
+
+
+def flows_for(mla: bool) -> Flows:
+    if not mla:
+        return Flows(centroid(), quest(), keys_themselves())
+    build = GraphBuilder("mla", Geometry.mla(16, 32, 16, 4))
+    score = build.add(Stage.INDEXER, "GeMM", {}, [Ref.query(), Ref.field("latent")])
+    for dim in (1, 2):
+        score = build.add(Stage.INDEXER, "Max", {"dim": dim}, [score])
+    build.add(Stage.INDEXER, "topK", {}, [score])
+    return Flows(load_graph("rope_aware_block_sparse_mla"), load_graph("quest_mla"), build.finish())
+
+
+def is_mla(model: PreTrainedModel) -> bool:
+    return getattr(model.config, "kv_lora_rank", None) is not None
+
+
+def geometry(model: PreTrainedModel, block_size: int) -> Geometry:
+    """What `HEADS` and `LATENT` mean for a graph."""
+    return Geometry.mla(block_size, 32, 16, 4) if is_mla(model) else Geometry(block_size, 16, 4)
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from tests.vortex.engine.conftest import NEW
-from tests.vortex.targets.cases import centroid
+from tests.vortex.engine.conftest import NEW, Flows, flows_for, is_mla
 from vortex.config import VortexConfig
 from vortex.engine.hf import Engine, VortexCache
 from vortex.engine.hf.attention import attention_implementation
@@ -38,9 +37,10 @@ def generate(
 def test_engine_on_token_ids(
     model: PreTrainedModel, prompts: list[list[int]], dense: list[list[int]]
 ) -> None:
+    name = "quest_mla" if is_mla(model) else "gqa_quest_sparse_attention"
     assert Engine(model, None).generate(prompts, NEW) == dense
-    assert Engine(model, "gqa_quest_sparse_attention", EVERYTHING).generate(prompts, NEW) == dense
-    sparse = Engine(model, "gqa_quest_sparse_attention", SPARSE).generate(prompts, NEW)
+    assert Engine(model, name, EVERYTHING).generate(prompts, NEW) == dense
+    sparse = Engine(model, name, SPARSE).generate(prompts, NEW)
     assert sparse != dense
     assert [len(row) for row in Engine(model, None).generate(prompts, [1, 2, 3, 4, 5, 6])] == [
         1,
@@ -53,27 +53,27 @@ def test_engine_on_token_ids(
 
 
 def test_engine_on_text_from_a_folder(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+    model: PreTrainedModel, flows: Flows, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     texts = ["w5 w6 w7", "w9"]
-    engine = Engine(tmp_path, "gqa_block_sparse_attention", VortexConfig(topk_val=4))
+    engine = Engine(tmp_path, flows.quest, VortexConfig(topk_val=4))
     ids = engine.generate([[5, 6, 7], [9]], 5)
     assert engine.generate(texts, 5) == [tokenizer.decode(row, skip_special_tokens=True) for row in ids]
 
 
 def test_generate_of_transformers_with_left_padding(
-    model: PreTrainedModel, prompts: list[list[int]], dense: list[list[int]]
+    model: PreTrainedModel, flows: Flows, prompts: list[list[int]], dense: list[list[int]]
 ) -> None:
-    assert generate(model, prompts, VortexCache(model, centroid(), EVERYTHING)) == dense
-    sparse = generate(model, prompts, VortexCache(model, centroid(), SPARSE))
-    assert sparse == Engine(model, centroid(), SPARSE).generate(prompts, NEW)
+    assert generate(model, prompts, VortexCache(model, flows.centroid, EVERYTHING)) == dense
+    sparse = generate(model, prompts, VortexCache(model, flows.centroid, SPARSE))
+    assert sparse == Engine(model, flows.centroid, SPARSE).generate(prompts, NEW)
     assert sparse != dense
     assert model.config._attn_implementation != "vortex"
 
 
-def test_rows_grow_by_scattered_pages(model: PreTrainedModel, prompts: list[list[int]]) -> None:
+def test_rows_grow_by_scattered_pages(model: PreTrainedModel, flows: Flows, prompts: list[list[int]]) -> None:
     """More new tokens than the first pages hold: rows get pages that are not consecutive, and the tokens
     stay.
     """
@@ -84,21 +84,21 @@ def test_rows_grow_by_scattered_pages(model: PreTrainedModel, prompts: list[list
         scattered.append(bool((given.table.starts < 0).any()))
 
     new = 150
-    cache = VortexCache(model, centroid(), config, hooks=Hooks(selected=watch))
+    cache = VortexCache(model, flows.centroid, config, hooks=Hooks(selected=watch))
     grown = generate(model, prompts[2:5], cache, new)
-    assert grown == Engine(model, centroid(), config).generate(prompts[2:5], new)
+    assert grown == Engine(model, flows.centroid, config).generate(prompts[2:5], new)
     assert True in scattered
 
 
-def test_misuse_is_refused(model: PreTrainedModel, prompts: list[list[int]]) -> None:
+def test_misuse_is_refused(model: PreTrainedModel, flows: Flows, prompts: list[list[int]]) -> None:
     ids = torch.tensor([prompts[0]])
     with attention_implementation(model, "vortex"):
         with pytest.raises(ConfigError, match="past_key_values"):
             model(input_ids=ids)
-        cache = VortexCache(model, centroid(), SPARSE)
+        cache = VortexCache(model, flows.centroid, SPARSE)
         with pytest.raises(ConfigError, match="beam search"):
             model.generate(ids, max_new_tokens=4, num_beams=2, do_sample=False, past_key_values=cache)
-        cache = VortexCache(model, centroid(), SPARSE)
+        cache = VortexCache(model, flows.centroid, SPARSE)
         model(input_ids=ids, past_key_values=cache, use_cache=True)
         with pytest.raises(ConfigError, match="one token a step"):
             model(input_ids=ids, past_key_values=cache, use_cache=True)
@@ -112,6 +112,10 @@ def test_misuse_is_refused(model: PreTrainedModel, prompts: list[list[int]]) -> 
                 past_key_values=VortexCache(model, None),
                 use_cache=True,
             )
+    other = flows_for(not is_mla(model)).quest
+    for refuse in (lambda: Engine(model, other), lambda: VortexCache(model, other)):
+        with pytest.raises(ConfigError, match=r"the flow is a vFlow.*, but the model needs a vFlow"):
+            refuse()
     engine = Engine(model, None)
     for bad in ([[]], ["text"]):
         with pytest.raises(ConfigError):

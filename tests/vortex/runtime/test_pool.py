@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from vortex.config import VortexConfig
+from vortex.graph import Geometry
+from vortex.runtime.attention import Workspace
+from vortex.runtime.plan import SparseRows, make_plan
 from vortex.runtime.pool import PAGE, KVPool, PageTable
 from vortex.runtime.table import BlockTable
+from vortex.targets import TARGETS
 
 CPU = torch.device("cpu")
 
@@ -62,3 +67,40 @@ def test_growth_keeps_slots_and_starts_with_zeros() -> None:
     assert pool.k[5].tolist() == [1.0] * 4
     assert pool.v[200].tolist() == [2.0] * 4
     assert not pool.k[2 * PAGE :].any()
+
+
+def test_the_value_of_a_latent_is_a_view_of_it() -> None:
+    pool = KVPool.allocate(1, 6, torch.float32, CPU, kv_lora_rank=4)
+    pool.write(torch.tensor([17]), torch.arange(6.0)[None])
+    pool.grow(2)
+    assert len(pool.stored) == 1
+    assert pool.token_bytes == 6 * 4
+    k, v = pool.blocks(16)
+    assert (k.shape, v.shape) == ((16, 16, 6), (16, 16, 4))
+    assert k[1, 1].tolist() == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+    assert v[1, 1].tolist() == [0.0, 1.0, 2.0, 3.0]
+    assert v.untyped_storage().data_ptr() == pool.stored[0].untyped_storage().data_ptr()
+    assert pool.geometry(16, 8) == Geometry.mla(16, 4, 2, 8)
+
+
+@pytest.mark.parametrize("scattered", [False, True])
+def test_attention_over_latents_equals_attention_over_copies(scattered: bool) -> None:
+    """Sparse and dense, rows in place and gathered, against K and V stored apart."""
+    generator = torch.Generator().manual_seed(0)
+    data, q = torch.randn(8 * PAGE, 12, generator=generator), torch.randn(2, 5, 12, generator=generator)
+    latent, apart = KVPool(data, kv_lora_rank=8), KVPool(data, torch.nn.functional.pad(data[:, :8], (0, 4)))
+    pages = shuffled(2, 4) if scattered else PageTable.contiguous(np.array([0, 4]), np.array([4, 4]))
+    config, lengths = VortexConfig(topk_val=3, block_size=16), np.array([300, 470])
+    rows = SparseRows(make_plan(lengths, 16, config, None), 1, 16, config, CPU)
+    listed = rows.place(torch.tensor([[2, 5, 9], [20, 7, 8]]))
+    blocks = BlockTable(pages, 16, CPU).ids.gather(1, listed.positions)
+    for target in TARGETS.values():
+        attended = [
+            (
+                target.attend(q, pool, blocks, listed, 16, 0.3, Workspace()),
+                target.attend_dense(q, pool, pages, lengths, 1, 0.3),
+            )
+            for pool in (latent, apart)
+        ]
+        for ours, full in zip(*attended, strict=True):
+            torch.testing.assert_close(ours, full[..., :8])
