@@ -7,6 +7,7 @@ import binascii
 import hashlib
 import math
 import sys
+import textwrap
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -88,12 +89,12 @@ class Weight:
         """The elements in row-major order."""
         return _native(self.data)
 
-    def nested(self) -> Any:
-        """The elements as nested lists."""
-        items: list[Any] = list(self.numbers())
-        for size in reversed(self.shape[1:]):
-            items = [items[at : at + size] for at in range(0, len(items), size)]
-        return items
+    def source(self, width: int = 90) -> str:
+        """The elements as nested lists, in lines of about `width` characters."""
+        items = [_shortest(number) for number in self.numbers()]
+        for size in reversed(self.shape):
+            items = [f"[{', '.join(items[at : at + size])}]" for at in range(0, len(items), size)]
+        return "\n".join(textwrap.wrap(items[0], width, break_long_words=False, break_on_hyphens=False))
 
     def torch(self, device: torch.device | str = "cpu") -> torch.Tensor:
         """The array as a tensor, copied to each device once. Not to be written to."""
@@ -109,6 +110,15 @@ def _tensor(weight: Weight, device: str) -> torch.Tensor:
 
     flat = torch.frombuffer(bytearray(weight.data), dtype=torch.float32)
     return flat.view(weight.shape).to(device)
+
+
+def _shortest(number: float) -> str:
+    """The shortest decimal that is this float32."""
+    for digits in range(1, 9):
+        text = repr(float(f"{number:.{digits}g}"))
+        if array("f", [float(text)])[0] == number:
+            return text
+    return repr(number)
 
 
 def _flatten(value: object, flat: list[float], depth: int) -> tuple[int, ...]:

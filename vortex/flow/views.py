@@ -10,7 +10,7 @@ from vortex.errors import FlowTypeError
 from vortex.flow.vtensor import Chosen, Opaque, Output, vTensor
 from vortex.flow.where import user_line
 from vortex.graph.model import Stage
-from vortex.ops.base import OpDef
+from vortex.ops.base import CONSTANTS_HINT, OpDef
 from vortex.ops.registry import no_such_op, stage_ops
 
 
@@ -110,8 +110,10 @@ class IndexerOp(Op):
         if len(operands) != len(names):
             raise self._count(len(operands), names)
         traces = [value._trace for value in _leaves(operands) if isinstance(value, vTensor)]
+        if not traces and any(isinstance(value, IndexerOp) for value in operands):
+            raise self._error("combines constants only", CONSTANTS_HINT)
         operands = tuple(
-            traces[0].constant(value) if traces and isinstance(value, IndexerOp) else value for value in operands
+            traces[0].constant(value) if isinstance(value, IndexerOp) else value for value in operands
         )
         tensors = [self._operand(value, name) for value, name in zip(operands, op.operands, strict=False)]
         output = None

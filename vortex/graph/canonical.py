@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from vortex.graph.build import GraphBuilder
 from vortex.graph.model import Attr, Field, FlowGraph, Format, Node, Ref, RefKind, Stage
@@ -65,7 +65,7 @@ class _Canonical:
                 return values[ref.node].key
             return "q" if ref.kind is RefKind.QUERY else field_key(ref.name)
 
-        for node in self.graph.program(stage):
+        for node in _without_reads_of_saves(self.graph.program(stage)):
             op = find_op(stage, node.op)
             attrs, inputs = _normal(op, node, key)
             saves = self.fields[node.output] if node.output is not None and op.side_effect else None
@@ -103,7 +103,8 @@ class _Canonical:
         roots = [value for value in self.indexer if find_op(Stage.INDEXER, value.node.op).claims_output]
         effects = [value for value in self.indexer if find_op(Stage.INDEXER, value.node.op).side_effect]
         roots += sorted(effects, key=lambda value: value.key)
-        scoring = _visit(roots, self.indexer)
+        # Nothing reads what a Save returns, so all of them come last: no read of a field stands after one.
+        scoring = sorted(_visit(roots, self.indexer), key=lambda value: value.node.output is not None)
         fields = self._declare(scoring)
         writers = [self.writer[name] for name in fields if name in self.writer]
         summary = _visit(writers, self.cache)
@@ -171,6 +172,21 @@ class _Canonical:
             ]
             for target in targets:
                 placed[value.key] = self.builder.add(stage, value.node.op, value.attrs, inputs, target)
+
+
+def _without_reads_of_saves(program: Sequence[Node]) -> Iterator[Node]:
+    """The nodes, reading the value that a Save has written, and not what the Save returns."""
+
+    def resolved(ref: Ref) -> Ref:
+        while ref.kind is RefKind.NODE and (
+            program[ref.node].op == "Save"
+            or (program[ref.node].op == "Load" and program[ref.node].inputs[0].kind is RefKind.NODE)
+        ):
+            ref = program[ref.node].inputs[0]
+        return ref
+
+    for node in program:
+        yield replace(node, inputs=tuple(resolved(ref) for ref in node.inputs))
 
 
 def _shape(field: Field) -> list[str]:

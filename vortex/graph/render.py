@@ -13,6 +13,7 @@ from vortex.graph.naming import Names, flow_class_name
 from vortex.guards import Guard
 from vortex.ops import find_op
 from vortex.ops.params import AxisParam, Param
+from vortex.weights import MAX_INLINE
 
 MAX_FORMULA = 160
 _FLOW_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,99}")
@@ -20,11 +21,13 @@ _FLOW_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,99}")
 
 def render_flow(graph: FlowGraph, name: str) -> str:
     """The source of a flow file that registers `graph` as `name`. Raises GraphError for a name that is no
-    plain word."""
+    plain word, and for constants too large for a source."""
     if not _FLOW_NAME.fullmatch(name):
         raise GraphError(
             f"a flow name is letters, digits, '_', '-' and '.', at most 100 of them, got {name[:120]!r}"
         )
+    if sum(weight.numel for weight in graph.weights()) > MAX_INLINE:
+        raise GraphError(f"the graph's constants have more than {MAX_INLINE} numbers, too many for a source")
     return _Render(graph.canonical(), name).text()
 
 
@@ -105,7 +108,8 @@ class _Render:
 
     def creation(self, stage: Stage, index: int, node: Node) -> str:
         prefix = "C" if stage is Stage.CACHE else ""
-        return f"self.{self.names.op(stage, index)} = {prefix}{node.op}({self.arguments(stage, node)})"
+        arguments = self.arguments(stage, node).replace("\n", "\n            ")
+        return f"self.{self.names.op(stage, index)} = {prefix}{node.op}({arguments})"
 
     def arguments(self, stage: Stage, node: Node) -> str:
         attrs, words = dict(node.attrs), []

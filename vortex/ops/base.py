@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 
 LARGEST_DIM = 2**31
+CONSTANTS_HINT = "Compute with constants in Python, before they become a Parameter"
 
 
 class Args:
@@ -225,6 +226,8 @@ class OpDef:
             if (t.format is Format.SELECTION) != self.takes_selections:
                 wanted = "selections, results of TopK" if self.takes_selections else "tensors, not selections"
                 call.fail(f"takes {wanted}", "Union()(TopK(k0)(s0), TopK(k1)(s1), o) joins two selections")
+        if types and all(t.format is Format.PARAMETER for t in types):
+            call.fail("combines constants only", CONSTANTS_HINT)
         found = self.infer(call)
         if max(found.rows.hint, found.cols.hint) > LARGEST_DIM:
             call.fail("the result is larger than any real size", "Reduce before combining")

@@ -48,7 +48,7 @@ def source(value: Attr) -> str:
     if isinstance(value, tuple):
         return f"({', '.join(source(item) for item in value)}{',' if len(value) == 1 else ''})"
     if isinstance(value, Weight):
-        return repr(value.nested())
+        return value.source()
     return str(value) if isinstance(value, Dim) else repr(value)
 
 

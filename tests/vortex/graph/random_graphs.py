@@ -3,6 +3,8 @@ algorithm."""
 
 from __future__ import annotations
 
+import math
+from array import array
 from random import Random
 
 from vortex.dims import Dim
@@ -11,31 +13,83 @@ from vortex.graph.build import GraphBuilder
 from vortex.graph.geometry import Geometry
 from vortex.graph.model import Attr, FlowGraph, Format, Node, Ref, RefKind, Stage, TensorType
 from vortex.ops import OpDef, find_op, stage_ops
-from vortex.ops.params import AxesParam, AxisParam, FloatParam, IntParam
+from vortex.ops.params import AxesParam, AxisParam, FloatParam, IntParam, LookupParam, WeightParam
+from vortex.weights import Weight
 
 MOST_ELEMENTS = 4096
 Value = tuple[Ref, TensorType]
 
 
-def random_graph(rng: Random, geometry: Geometry | None = None, ops: int = 8) -> FlowGraph:
-    """A graph with a few summaries and a score that some of `ops` random indexer ops lead to."""
-    builder = GraphBuilder("gqa", geometry)
+def random_graph(
+    rng: Random, geometry: Geometry | None = None, ops: int = 8, kind: str = "gqa", stateful: bool = True
+) -> FlowGraph:
+    """A graph with a few summaries and scores that some of `ops` random indexer ops lead to. `stateful`: at
+    times with fields that the indexer saves from step to step."""
+    builder = GraphBuilder(kind, geometry)
     _summaries(builder, rng)
+    saved = _running(builder, rng) if stateful and rng.random() < 0.3 else []
     values = [_value(builder, Stage.INDEXER, ref) for ref in [Ref.query(), *map(Ref.field, builder.fields)]]
     for _ in range(ops):
         added = random_op(builder, Stage.INDEXER, values, rng)
         values += [added] if added else []
-    blocks = [value for value in values if value[1].format in (Format.RAGGED, Format.PAGED)]
+    for name in saved:
+        _save(builder, values, name, rng)
+    if rng.random() < 0.2:
+        picks = [builder.add(Stage.INDEXER, "TopK", {"k": rng.randint(1, 6)}, [_score(builder, values, rng)])]
+        picks.append(
+            builder.add(Stage.INDEXER, "TopK", {"k": rng.randint(1, 6)}, [_score(builder, values, rng)])
+        )
+        builder.add(Stage.INDEXER, "Union", {}, picks)
+    else:
+        selector, score = rng.choice(("topK", "approxTopK")), _score(builder, values, rng)
+        attrs = {"tolerate_ratio": rng.choice((0.0, 0.1))} if selector == "approxTopK" else {}
+        builder.add(Stage.INDEXER, selector, attrs, [score])
+    return builder.finish()
+
+
+def _score(builder: GraphBuilder, values: list[Value], rng: Random) -> Ref:
+    """One number a block, from one of the values."""
+    blocks = [value for value in values if value[1].has_blocks]
     ref, found = blocks[-1] if rng.random() < 0.7 else rng.choice(blocks)
     if found.format is Format.PAGED:
         ref = builder.add(Stage.INDEXER, "Load", {}, [ref])
-    for dim, size in ((1, found.rows), (2, found.cols)):
-        if not size.same(1):
+    return _reduced(builder, ref, found, 1, 1, rng)
+
+
+def _reduced(builder: GraphBuilder, ref: Ref, found: TensorType, rows: int, cols: int, rng: Random) -> Ref:
+    """`ref` with its inner dims reduced where they are not those asked for (1)."""
+    for dim, size, wanted in ((1, found.rows, rows), (2, found.cols, cols)):
+        if not size.same(wanted):
             ref = builder.add(
                 Stage.INDEXER, rng.choice(("Max", "Mean", "Sum", "L2Norm")), {"dim": dim}, [ref]
             )
-    builder.add(Stage.INDEXER, rng.choice(("topK", "approxTopK")), {}, [ref])
-    return builder.finish()
+    return ref
+
+
+def _running(builder: GraphBuilder, rng: Random) -> list[str]:
+    """Declares fields that the indexer will save: of blocks (perhaps filled by the cache stage) and rows."""
+    builder.declare("running", (1, 1))
+    if rng.random() < 0.5:
+        builder.add(Stage.CACHE, "Fill", {"alpha": rng.choice((0.0, 1.5))}, [], "running")
+    if rng.random() < 0.5:
+        return ["running"]
+    builder.declare("request", (1, rng.choice((1, 3))), Format.SLOTTED)
+    return ["running", "request"]
+
+
+def _save(builder: GraphBuilder, values: list[Value], name: str, rng: Random) -> None:
+    """Saves some value of the right format, mixed with what the field holds."""
+    target = builder.fields[name]
+    wanted = (Format.RAGGED,) if target.format is Format.PAGED else (Format.BATCHED, Format.SLOTTED)
+    ref, found = rng.choice([value for value in values if value[1].has_blocks == (wanted[0] is Format.RAGGED)])
+    if found.format in (Format.PAGED, Format.SLOTTED):
+        ref = builder.add(Stage.INDEXER, "Load", {}, [ref])
+    if found.format is Format.PARAMETER:
+        ref = builder.add(Stage.INDEXER, "Multiply", {}, [Ref.query(), Ref.query()])
+        found = builder.type_of(Stage.INDEXER, ref)
+    ref = _reduced(builder, ref, found, 1, 1, rng)
+    mixed = builder.add(Stage.INDEXER, "Add", {"alpha": 0.5, "beta": 1.0}, [Ref.field(name), ref])
+    values.append(_value(builder, Stage.INDEXER, builder.add(Stage.INDEXER, "Save", {}, [mixed], name)))
 
 
 def _summaries(builder: GraphBuilder, rng: Random) -> None:
@@ -59,7 +113,7 @@ def _value(builder: GraphBuilder, stage: Stage, ref: Ref) -> Value:
 
 def random_op(builder: GraphBuilder, stage: Stage, values: list[Value], rng: Random) -> Value | None:
     """Adds one random op that fits some of `values`, or gives up."""
-    table = [op for op in stage_ops(stage).values() if not op.claims_output and not op.writes_field]
+    table = [op for op in stage_ops(stage).values() if not (op.claims_output or op.selects or op.writes_field)]
     for _ in range(20):
         op = rng.choice(table)
         operands = [rng.choice(values) for _ in op.operands]
@@ -89,6 +143,10 @@ def random_attrs(op: OpDef, stage: Stage, operands: list[Value], rng: Random) ->
                 attrs[param.name] = rng.choice((choices or {}).get(stage, (1, 2)))
             case AxesParam():
                 attrs[param.name] = rng.choice(((1, 2), (1,), (2,)))
+            case WeightParam():
+                attrs[param.name] = random_weight(op, param, operands, rng)
+            case LookupParam():
+                attrs[param.name] = rng.choice((None, {0: 0}))
             case IntParam():
                 attrs[param.name] = rng.choice((1, 2, 4))
             case FloatParam():
@@ -98,13 +156,28 @@ def random_attrs(op: OpDef, stage: Stage, operands: list[Value], rng: Random) ->
     return attrs
 
 
+def random_weight(op: OpDef, param: WeightParam, operands: list[Value], rng: Random) -> Weight | None:
+    """An array that fits the op's operand."""
+    if not param.required and rng.random() < 0.3:
+        return None
+    if op.name == "Parameter":
+        shape = rng.choice(((1, 1), (2, 8), (2, 3, 8), (1, 16)))
+    else:
+        rows, cols = operands[0][1].rows.hint, operands[0][1].cols.hint
+        if rows * cols > 16:
+            return None
+        shape = (rng.randint(1, 3), rows, cols) if op.name == "Conv1d" else (2, rows, cols, cols)
+    numbers = array("f", [rng.choice((-1.0, 0.0, 0.25, 0.3, 2.0)) for _ in range(math.prod(shape))])
+    return Weight.of_bytes(shape, numbers.tobytes())
+
+
 def scrambled(graph: FlowGraph, rng: Random) -> FlowGraph:
     """The same algorithm, written differently: other names and order, swapped operands of commutative ops,
     duplicated ops, unused ops, unused fields, other ignored arguments."""
     builder = GraphBuilder(graph.kind, graph.traced_at)
     names = {field.name: f"renamed_{rng.randrange(10**6)}_{at}" for at, field in enumerate(graph.fields)}
     for field in rng.sample(graph.fields, len(graph.fields)):
-        builder.declare(names[field.name], (field.rows, field.cols))
+        builder.declare(names[field.name], (field.rows, field.cols), field.format)
     for at in range(rng.randint(0, 2)):
         builder.declare(f"unused_{at}", (rng.choice((1, 3)), 5))
     for stage in Stage:

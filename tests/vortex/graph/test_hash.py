@@ -22,7 +22,7 @@ seeds = st.integers(0, 2**32)
 def rebuilt(graph: FlowGraph, changed: dict[tuple[Stage, int], Node]) -> FlowGraph:
     builder = GraphBuilder(graph.kind, graph.traced_at)
     for field in graph.fields:
-        builder.declare(field.name, (field.rows, field.cols))
+        builder.declare(field.name, (field.rows, field.cols), field.format)
     for stage in Stage:
         for index, node in enumerate(graph.program(stage)):
             node = changed.get((stage, index), node)

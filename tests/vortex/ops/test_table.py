@@ -33,7 +33,8 @@ def test_every_example_is_well_typed_and_in_the_docs(stage: Stage, op: OpDef) ->
 
 @pytest.mark.parametrize(("stage", "op"), EVERY, ids=IDS)
 def test_defaults_are_accepted(stage: Stage, op: OpDef) -> None:
-    required = {"start": 0, "end": 1, "dim": 1, "lead": -1, "rows": 1, "cols": 1}
+    required = {"start": 0, "end": 1, "dim": 1, "lead": -1, "rows": 1, "cols": 1, "k": 1}
+    required |= {"value": [[1.0]], "weight": [[[1.0]]]}
     given = {param.name: required[param.name] for param in op.params if param.default is REQUIRED}
     bound = op.bind((), given, stage)
     assert op.bind((), bound, stage) == bound
@@ -70,7 +71,8 @@ def test_what_each_stage_has() -> None:
     shared = "Max Min Mean L2Norm Maximum Minimum Multiply Add GeMM Reshape MaskSlice"
     shared += " Relu Sigmoid Silu Add_Mul Abs Log Exp"
     where = "WhereEqual WhereNotEqual WhereGreater WhereGreaterEqual WhereLess WhereLessEqual"
-    indexer = "GeMV Sum Kron Transpose Softmax Normalize Load topK approxTopK"
+    indexer = "GeMV Sum Kron Transpose Softmax Normalize Load Save topK approxTopK TopK Union"
+    indexer += " Parameter LearnedQuery Conv1d"
     cache = "Fill MeanInterleave MaxInterleave MinInterleave L2NormInterleave"
     assert set(stage_ops(Stage.INDEXER)) == set(f"{shared} {where} {indexer}".split())
     assert set(stage_ops(Stage.CACHE)) == set(f"{shared} {where} {cache}".split())
