@@ -18,6 +18,8 @@ from transformers import (
 )
 
 from tests.vortex.targets.cases import centroid, keys_themselves, quest
+from vortex.engine.hf import VortexCache
+from vortex.engine.hf.attention import attention_implementation
 from vortex.flow import load_graph
 from vortex.graph import FlowGraph, Geometry, Ref, Stage
 from vortex.graph.build import GraphBuilder
@@ -80,7 +82,7 @@ def flows(model: PreTrainedModel) -> Flows:
 def flows_for(mla: bool) -> Flows:
     if not mla:
         return Flows(centroid(), quest(), keys_themselves())
-    build = GraphBuilder("mla", Geometry.mla(16, 32, 16, 4))
+    build = GraphBuilder("mla", Geometry.mla(16, 512, 64, 16))
     score = build.add(Stage.INDEXER, "GeMM", {}, [Ref.query(), Ref.field("latent")])
     for dim in (1, 2):
         score = build.add(Stage.INDEXER, "Max", {"dim": dim}, [score])
@@ -106,6 +108,10 @@ def prompts() -> list[list[int]]:
 
 @pytest.fixture(scope="session")
 def dense(model: PreTrainedModel, prompts: list[list[int]]) -> list[list[int]]:
+    return greedy(model, prompts)
+
+
+def greedy(model: PreTrainedModel, prompts: list[list[int]]) -> list[list[int]]:
     """Greedy tokens of transformers alone, one prompt at a time."""
     tokens = []
     for prompt in prompts:
@@ -113,6 +119,21 @@ def dense(model: PreTrainedModel, prompts: list[list[int]]) -> list[list[int]]:
         out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=NEW, do_sample=False)
         tokens.append(out[0, len(prompt) :].tolist())
     return tokens
+
+
+def padded_greedy(
+    model: PreTrainedModel, prompts: list[list[int]], cache: VortexCache, new: int = NEW
+) -> list[list[int]]:
+    """Left-padded ragged batch through `model.generate`; what follows an end token is cut."""
+    width = max(map(len, prompts))
+    ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts])
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    with attention_implementation(model, "vortex"):
+        out = model.generate(
+            ids, attention_mask=mask, max_new_tokens=new, do_sample=False, past_key_values=cache
+        )
+    rows = out[:, width:].tolist()
+    return [row[: row.index(1) + 1] if 1 in row else row for row in rows]
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from tests.vortex.engine.conftest import NEW, Flows, flows_for, is_mla
+from tests.vortex.engine.conftest import NEW, Flows, flows_for, is_mla, padded_greedy
 from vortex.config import VortexConfig
 from vortex.engine.hf import Engine, VortexCache
 from vortex.engine.hf.attention import attention_implementation
@@ -17,21 +17,6 @@ from vortex.runtime.hooks import Hooks, ScoreInput
 
 SPARSE = VortexConfig(topk_val=2, block_size=8)
 EVERYTHING = VortexConfig(topk_val=1000)
-
-
-def generate(
-    model: PreTrainedModel, prompts: list[list[int]], cache: VortexCache, new: int = NEW
-) -> list[list[int]]:
-    """Left-padded ragged batch through `model.generate`; what follows an end token is cut."""
-    width = max(map(len, prompts))
-    ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts])
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    with attention_implementation(model, "vortex"):
-        out = model.generate(
-            ids, attention_mask=mask, max_new_tokens=new, do_sample=False, past_key_values=cache
-        )
-    rows = out[:, width:].tolist()
-    return [row[: row.index(1) + 1] if 1 in row else row for row in rows]
 
 
 def test_engine_on_token_ids(
@@ -66,8 +51,8 @@ def test_engine_on_text_from_a_folder(
 def test_generate_of_transformers_with_left_padding(
     model: PreTrainedModel, flows: Flows, prompts: list[list[int]], dense: list[list[int]]
 ) -> None:
-    assert generate(model, prompts, VortexCache(model, flows.centroid, EVERYTHING)) == dense
-    sparse = generate(model, prompts, VortexCache(model, flows.centroid, SPARSE))
+    assert padded_greedy(model, prompts, VortexCache(model, flows.centroid, EVERYTHING)) == dense
+    sparse = padded_greedy(model, prompts, VortexCache(model, flows.centroid, SPARSE))
     assert sparse == Engine(model, flows.centroid, SPARSE).generate(prompts, NEW)
     assert sparse != dense
     assert model.config._attn_implementation != "vortex"
@@ -85,7 +70,7 @@ def test_rows_grow_by_scattered_pages(model: PreTrainedModel, flows: Flows, prom
 
     new = 150
     cache = VortexCache(model, flows.centroid, config, hooks=Hooks(selected=watch))
-    grown = generate(model, prompts[2:5], cache, new)
+    grown = padded_greedy(model, prompts[2:5], cache, new)
     assert grown == Engine(model, flows.centroid, config).generate(prompts[2:5], new)
     assert True in scattered
 
