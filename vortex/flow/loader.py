@@ -65,7 +65,7 @@ def _execute(source: str, origin: Source, trusted: bool, scope: Mapping[str, Any
     except VortexError:
         raise
     except ImportError as error:
-        raise FlowLoadError(_at(origin.file, error, _import_hint(error))) from error
+        raise FlowLoadError(_at(origin.file, error, _no_such_op(error))) from error
     except Exception as error:
         raise FlowLoadError(_at(origin.file, error, "")) from error
     return found
@@ -82,17 +82,17 @@ def _importer(real: Any, torch: ModuleType) -> Any:
     return import_
 
 
-def _at(filename: str, error: Exception, hint: str) -> str:
+def _at(filename: str, error: Exception, message: str) -> str:
     line = raising_line(error.__traceback__, filename)
     at = f", line {line}" if line else ""
-    return f"{filename}{at}: {type(error).__name__}: {str(error)[:300]}{hint}"
+    return f"{filename}{at}: {message or f'{type(error).__name__}: {str(error)[:300]}'}"
 
 
-def _import_hint(error: ImportError) -> str:
+def _no_such_op(error: ImportError) -> str:
     module, name = (error.name or "").replace("vortex_torch", "vortex"), getattr(error, "name_from", None)
     name = name or str(error).partition("cannot import name '")[2].partition("'")[0]
     stages = {f"vortex.{stage}": stage for stage in Stage}
-    return f". {no_such_op(stages[module], name)}" if module in stages and name else ""
+    return no_such_op(stages[module], name) if module in stages and name else ""
 
 
 def load_file(path: str | Path) -> tuple[str, ...]:

@@ -87,13 +87,6 @@ class Trace:
     ) -> vTensor:
         """Appends one op call."""
         line = user_line()
-        if stage is not self.stage:
-            raise FlowTypeError(
-                f"is an op of vortex.{stage}, called in forward_{self.stage}",
-                op=definition.name,
-                line=line,
-                hint=f"Import the one of vortex.{self.stage}",
-            )
         earlier = self.used.get(id(instance))
         if earlier is not None:
             raise FlowTypeError(

@@ -63,6 +63,13 @@ class Op:
         first: vTensor = pair[0]
         return first
 
+    def _check_stage(self, operands: tuple[Any, ...]) -> None:
+        here = next((v._trace.stage for v in _leaves(operands) if isinstance(v, vTensor)), self.stage)
+        if here is not self.stage:
+            other = f"Import the one of vortex.{here}"
+            hint = other if here in self.definition.stages else self.definition.elsewhere
+            raise self._error(f"is an op of vortex.{self.stage}, called in forward_{here}", hint)
+
     def _field(self, value: object, what: str) -> str:
         if not isinstance(value, vTensor) or value._field is None:
             raise self._error(f"{what} must be a cache field, got {value!r:.60}", 'Write cache["name"]')
@@ -98,8 +105,9 @@ class IndexerOp(Op):
 
     stage = Stage.INDEXER
 
-    def __call__(self, *operands: Any, ctx: Any = None) -> Any:
+    def __call__(self, *operands: Any, loc: Any = None, ctx: Any = None) -> Any:
         with recording(None):
+            self._check_stage(operands)
             return self._record(_tensors(operands))
 
     def _record(self, operands: tuple[Any, ...]) -> Any:
@@ -144,6 +152,7 @@ class CacheOp(Op):
 
     def __call__(self, *operands: Any, output: Any = None, loc: Any = None, ctx: Any = None) -> Any:
         with recording(None):
+            self._check_stage((*operands, output))
             return self._record(_tensors(operands), output)
 
     def _record(self, operands: tuple[Any, ...], output: Any) -> Any:

@@ -105,7 +105,11 @@ CACHE = [
     ("C.MaxInterleave(dim=1, k=3)(cache['k'], loc=loc, ctx=ctx)", "block_size is not divisible by k=3"),
     ("C.MaxInterleave(dim=1, k=0)(cache['k'], loc=loc, ctx=ctx)", "k must be at least 1"),
     ("C.Fill()(loc=loc, ctx=ctx)", "needs the field that it writes"),
-    ("Mean()(cache['k'], ctx=ctx)", "op of vortex.indexer, called in forward_cache"),
+    (
+        "Mean()(cache['k'], cache['c'], loc=loc, ctx=ctx)",
+        "op of vortex.indexer, called in forward_cache.*Import the one of vortex.cache",
+    ),
+    ("Softmax()(cache['k'], loc=loc, ctx=ctx)", "called in forward_cache.*apply it in forward_indexer"),
     ("cache['c'] = cache['k']", "cannot be assigned.*give the op the field as its output"),
     ("loc.shape", "loc.shape cannot be used"),
 ]
