@@ -265,8 +265,107 @@ def test_topk_ties_nans_and_reserved_blocks() -> None:
     assert selected([9, 2, 3, 9], 5) == [1, 2]
 
 
+def test_save_is_its_operand_in_the_format_of_the_field() -> None:
+    op, field = find_op(Stage.INDEXER, "Save"), TensorType(Format.PAGED, Dim(2), Dim(D))
+    x = TensorType(Format.RAGGED, Dim(2), Dim(D))
+    found = op.result(Stage.INDEXER, {}, (x,), field)
+    assert found.format is Format.PAGED
+    close(op.reference(Args({}, found), (torch.from_numpy(C),), ROW).numpy(), C)
+    slot = TensorType(Format.SLOTTED, Dim(G), Dim(D))
+    q = TensorType(Format.BATCHED, Dim(G), Dim(D))
+    assert op.result(Stage.INDEXER, {}, (q,), slot).format is Format.SLOTTED
+
+
+def chosen(name: str, inputs: tuple[torch.Tensor, ...], row: Row, **attrs: object) -> list[int]:
+    op = find_op(Stage.INDEXER, name)
+    return op.reference(Args(op.bind((), attrs, Stage.INDEXER)), inputs, row).tolist()  # type: ignore[no-any-return]
+
+
+def test_a_union_of_two_selections() -> None:
+    one, two = (
+        torch.tensor(scores)[:, None, None] for scores in ([9.0, 5, 1, 4, 3, 9], [9.0, 0, 2, 7, 1, 9])
+    )
+    row = Row(6, bos=1, eos=1, k=1)  # the plan's k is not theirs
+    picks = chosen("TopK", (one,), row, k=3), chosen("TopK", (two,), row, k=2)
+    assert picks == ([1, 3, 4], [2, 3])
+    assert chosen("Union", tuple(map(torch.tensor, picks)), row) == [1, 2, 3, 4]
+    assert chosen("TopK", (one,), row, k=100) == [1, 2, 3, 4]
+
+
+def test_conv1d_is_causal_over_scored_blocks() -> None:
+    x = np.array([100, 1, 2, 3, 4, 100], np.float32)[:, None, None]
+    op = find_op(Stage.INDEXER, "Conv1d")
+    found = op.bind(([[[1.0]], [[10.0]], [[0.5]]],), {"dtype": "float32"}, Stage.INDEXER)
+    out = op.reference(Args(found), (torch.from_numpy(x),), Row(6, 1, 1))
+    # y[p] = x[p] + 10 x[p - 1] + 0.5 x[p - 2], and nothing lies before block 1.
+    assert out.flatten().tolist() == [0.0, 1.0, 2 + 10, 3 + 20 + 0.5, 4 + 30 + 1, 0.0]
+    rounded = op.bind(([[[1.001]]],), {}, Stage.INDEXER)  # bfloat16 has 8 bits: 1.001 is stored as 1
+    assert op.reference(Args(rounded), (torch.from_numpy(x),), Row(6, 1, 1)).flatten().tolist()[1:5] == [
+        1,
+        2,
+        3,
+        4,
+    ]
+
+
+def test_conv1d_is_depthwise() -> None:
+    taps = RNG.normal(size=(2, 2, D)).astype(np.float32)
+    want = np.zeros_like(C)
+    for p, r, d in np.ndindex(S, 2, D):
+        if 1 <= p < S - 1:
+            want[p, r, d] = taps[0, r, d] * C[p, r, d] + (taps[1, r, d] * C[p - 1, r, d] if p > 1 else 0)
+    close(run("Conv1d", C, weight=taps, dtype="float32"), want)
+
+
+def at_layer(name: str, layer: int, inputs: tuple[torch.Tensor, ...], **attrs: object) -> torch.Tensor:
+    op = find_op(Stage.INDEXER, name)
+    return op.reference(Args(op.bind((), attrs, Stage.INDEXER), layer=layer), inputs, ROW)
+
+
+def test_parameter_takes_the_row_of_its_layer() -> None:
+    value = [[[1.0, 2.0]], [[3.0, 4.0]], [[5.0, 6.0]]]
+
+    def row(layer: int, **attrs: object) -> list[float]:
+        return at_layer("Parameter", layer, (), **attrs).flatten().tolist()  # type: ignore[no-any-return]
+
+    assert [row(layer, value=value) for layer in (0, 2, 7)] == [[1, 2], [5, 6], [5, 6]]
+    assert [row(layer, value=value, layer_lookup={0: 2, 9: 0}) for layer in (0, 1, 9)] == [
+        [5, 6],
+        [3, 4],
+        [1, 2],
+    ]
+    assert row(5, value=[[1.0], [2.0]]) == [1, 2]
+
+
+def test_learned_query() -> None:
+    first, second = (RNG.normal(size=(2, G, D, 4)).astype(np.float32) for _ in range(2))
+    q = torch.from_numpy(Q)
+    want = np.zeros((1, 1, D), np.float64)
+    for h in range(G):
+        small = [sum(float(first[1, h, d, r]) * float(Q[0, h, d]) for d in range(D)) for r in range(4)]
+        for d in range(D):
+            want[0, 0, d] += 0.5 * sum(float(second[1, h, d, r]) * small[r] for r in range(4))
+    weights: dict[str, object] = {"Wq": first, "Wk": second, "scaling": 0.5}
+    close(at_layer("LearnedQuery", 1, (q,), **weights).numpy(), want)
+    close(at_layer("LearnedQuery", 8, (q,), layer_lookup={8: 1}, **weights).numpy(), want)
+    for layer, lookup in ((2, None), (1, {8: 1})):  # no row: the sum of the heads, not scaled
+        close(
+            at_layer("LearnedQuery", layer, (q,), layer_lookup=lookup, **weights).numpy(),
+            Q.sum(1, keepdims=True),
+        )
+    close(at_layer("LearnedQuery", 0, (q,)).numpy(), Q.sum(1, keepdims=True))
+    square = RNG.normal(size=(1, G, D, D)).astype(np.float32)  # alone: the other factor is the identity
+    close(
+        at_layer("LearnedQuery", 0, (q,), Wk=square).numpy(), np.einsum("hde,bhe->bd", square[0], Q)[:, None]
+    )
+    close(
+        at_layer("LearnedQuery", 0, (q,), Wq=square).numpy(), np.einsum("hed,bhe->bd", square[0], Q)[:, None]
+    )
+
+
 def test_the_whole_table_is_tested_here() -> None:
     tested = {*BINARY, *UNARY, *REDUCE, *(f"{name}Interleave" for name in REDUCE if name != "Sum")}
     tested |= {"Add", "Log", "GeMM", "GeMV", "Kron", "Transpose", "Reshape", "MaskSlice", "Fill", "Softmax"}
-    tested |= {"Normalize", "topK", "approxTopK", "Load"}
+    tested |= {"Normalize", "topK", "approxTopK", "Load", "Save", "TopK", "Union", "Conv1d", "Parameter"}
+    tested |= {"LearnedQuery"}
     assert {name for stage in Stage for name in stage_ops(stage)} == tested
