@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from vortex.errors import GraphError
 from vortex.graph.build import MAX_OPS
-from vortex.graph.model import FlowGraph, Format, Node, Stage
+from vortex.graph.model import FlowGraph, Node, Stage
 from vortex.ops import Args, find_op
 
 MAX_FIELD_ELEMENTS = 2**16  # of all auxiliary fields of a block; k has 2**11 at block 16, head dim 128
@@ -32,9 +32,8 @@ def check_size(graph: FlowGraph) -> None:
     for stage in Stage:
         spent = {True: 0, False: 0}
         for node in graph.program(stage):
-            per_row = node.type.format is Format.BATCHED and not any(
-                graph.type_of(stage, ref).format in (Format.RAGGED, Format.PAGED) for ref in node.inputs
-            )
+            types = [node.type, *(graph.type_of(stage, ref) for ref in node.inputs)]
+            per_row = not any(found.has_blocks for found in types)
             limit, budget = (
                 (MAX_ROW_ELEMENTS, MAX_ROW_FLOPS) if per_row else (MAX_BLOCK_ELEMENTS, MAX_BLOCK_FLOPS)
             )
