@@ -18,7 +18,8 @@ from vortex.runtime.plan import make_plan
 
 @dataclass(frozen=True)
 class Traffic:
-    """Counts the attention traffic of a whole model, all layers and kv heads of one request.
+    """Counts the attention traffic of a whole model, all layers and kv heads of one request (`heads` is 1
+    for MLA, whose latents are read once).
 
     Skipped layers, and steps whose plan is dense, cost what dense attention costs. `kv_itemsize` is that of
     the deployment that is priced (2 bytes unless said otherwise), whatever the engine that measures

@@ -32,7 +32,8 @@ class Engine:
     ```
 
     `flow` is the name of a registered flow, a flow file or `graph.json` (trusted), a FlowGraph, or None for
-    dense. A model given as a path is loaded in float32 on the CPU, with its tokenizer.
+    dense; a model with MLA needs a vFlowMLA. A model given as a path is loaded in float32 on the CPU, with
+    its tokenizer.
     """
 
     def __init__(
