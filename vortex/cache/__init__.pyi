@@ -143,7 +143,14 @@ class Reshape:
     def __call__(self, x: Any, output: Any = None, *, loc: Any = ..., ctx: Any = ...) -> Any: ...
 
 class MaskSlice:
-    def __init__(self, start: int, end: int, dim: int, alpha: float = 1.0, beta: float = 0.0) -> None: ...
+    def __init__(
+        self,
+        start: int,
+        end: int,
+        dim: int,
+        alpha: float = 1.0,
+        beta: float = 0.0,
+    ) -> None: ...
     def __call__(self, x: Any, output: Any = None, *, loc: Any = ..., ctx: Any = ...) -> Any: ...
 
 class Fill:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from vortex.dims import Dim
 from vortex.errors import GraphError
 from vortex.graph.build import SYMBOLS, attr_symbols
 from vortex.graph.model import Attr, Field, FlowGraph, Format, Node, Ref, RefKind, Stage

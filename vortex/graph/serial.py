@@ -33,7 +33,7 @@ def to_json(graph: FlowGraph) -> str:
     document = _document(graph, types=True)
     if sum(weight.numel for weight in weights.values()) > MAX_INLINE:
         raise GraphError(
-            f"the graph's constants have more than {MAX_INLINE} numbers: keep the flow's file and weights instead"
+            f"the graph's constants have more than {MAX_INLINE} numbers: keep the flow's file and weights"
         )
     if weights:
         document["weights"] = {digest: weights[digest].text for digest in sorted(weights)}

@@ -153,7 +153,14 @@ class Reshape:
     def __call__(self, x: Any, *, ctx: Any = ...) -> Any: ...
 
 class MaskSlice:
-    def __init__(self, start: int, end: int, dim: int, alpha: float = 1.0, beta: float = 0.0) -> None: ...
+    def __init__(
+        self,
+        start: int,
+        end: int,
+        dim: int,
+        alpha: float = 1.0,
+        beta: float = 0.0,
+    ) -> None: ...
     def __call__(self, x: Any, *, ctx: Any = ...) -> Any: ...
 
 class Load:
@@ -176,11 +183,23 @@ class Parameter:
     def __init__(self, value: Any, layer_lookup: Any = None) -> None: ...
 
 class LearnedQuery:
-    def __init__(self, Wq: Any = None, Wk: Any = None, layer_lookup: Any = None, scaling: float = 1.0) -> None: ...
+    def __init__(
+        self,
+        Wq: Any = None,
+        Wk: Any = None,
+        layer_lookup: Any = None,
+        scaling: float = 1.0,
+    ) -> None: ...
     def __call__(self, q: Any, *, ctx: Any = ...) -> Any: ...
 
 class Conv1d:
-    def __init__(self, weight: Any, dim: int = 0, dtype: Any = 'bfloat16', device: Any = None) -> None: ...
+    def __init__(
+        self,
+        weight: Any,
+        dim: int = 0,
+        dtype: Any = 'bfloat16',
+        device: Any = None,
+    ) -> None: ...
     def __call__(self, x: Any, *, ctx: Any = ...) -> Any: ...
 
 class topK:

@@ -150,11 +150,12 @@ class Example:
 class OpDef:
     """One op.
 
-    reference(args, inputs, row): float32 tensors of one row, BATCHED `[1, r, c]`, others `[S, r, c]`.
-    vectorised(args, inputs, valid): BATCHED `[R, 1, r, c]`, others `[R, N, r, c]`; `valid [R, N]` marks
-    blocks in [bos, n - eos). In the cache program both see `[blocks, r, c]`. An op that claims the output
-    (or selects) returns the selected positions in the reference; targets bring their own selection. flops: per entry of
-    the result's leading axis (for a reduction over blocks: per block read).
+    reference(args, inputs, row): float32 tensors of one row, BATCHED and PARAMETER `[1, r, c]`, others
+    `[S, r, c]`.
+    vectorised(args, inputs, valid): BATCHED `[R, 1, r, c]`, PARAMETER `[1, 1, r, c]`, others `[R, N, r, c]`;
+    `valid [R, N]` marks blocks in [bos, n - eos). In the cache program both see `[blocks, r, c]`. The
+    reference of an op that selects or claims the output returns the selected positions; targets bring their
+    own selection. flops: per entry of the result's leading axis (for a reduction over blocks: per block read).
     """
 
     name: str

@@ -108,7 +108,16 @@ def stub(stage: Stage) -> str:
     for op in stage_ops(stage).values():
         words = [f"{p.name}: {p.annotation}" + ("" if p.required else f" = {p.default!r}") for p in op.params]
         lines += ["", f"class {op.name}:"]
-        lines.append(f"    def __init__({', '.join(['self', *words])}) -> None: ...")
+        created = f"    def __init__({', '.join(['self', *words])}) -> None: ..."
+        if len(created) > 100:
+            created = "\n".join(
+                [
+                    "    def __init__(",
+                    *(f"        {word}," for word in ["self", *words]),
+                    "    ) -> None: ...",
+                ]
+            )
+        lines.append(created)
         if op.constant:
             continue
         tensors = [f"{name}: Any" for name in op.operands]

@@ -72,7 +72,9 @@ def _learned(call: Call) -> TensorType:
                 f"[L, H, d, r] of this operand is [L, {q.rows}, {q.cols}, r]",
             )
         if len(given) == 1 and rank != features:
-            call.fail(f"{name} alone must be square, got {features} x {rank}", "The other one is the identity")
+            call.fail(
+                f"{name} alone must be square, got {features} x {rank}", "The other one is the identity"
+            )
     if len({(shape[0], shape[3]) for shape in given.values()}) > 1:
         call.fail("Wq and Wk must agree in L and r of [L, H, d, r]")
     _check_lookup(call, next(iter(given.values()))[0] if given else 0)
@@ -111,7 +113,8 @@ def _conv(call: Call) -> TensorType:
     _, rows, cols = _given(call.args, "weight").shape
     if rows != call.x.rows.hint or cols != call.x.cols.hint:
         call.fail(
-            f"weight has the inner dims {rows} x {cols}", f"[K, D0, D1] of x is [K, {call.x.rows}, {call.x.cols}]"
+            f"weight has the inner dims {rows} x {cols}",
+            f"[K, D0, D1] of x is [K, {call.x.rows}, {call.x.cols}]",
         )
     return same_as_x(call)
 
@@ -150,8 +153,8 @@ _LOOKUP = LookupParam("layer_lookup", None)
 define(
     OpDef(
         name="Parameter",
-        doc="A constant, [N, K] or [L, N, K] with a row for each layer of the model (by layer_lookup, else the "
-        "layer's number, at most L - 1). Not called: the instance itself is an operand.",
+        doc="A constant, [N, K] or [L, N, K] with a row for each layer of the model (by layer_lookup, else "
+        "the layer's number, at most L - 1). Not called: the instance itself is an operand.",
         stages=INDEXER,
         params=(WeightParam("value", ranks=(2, 3), axes="[L, N, K] or [N, K]"), _LOOKUP),
         operands=(),
@@ -189,8 +192,8 @@ define(
 define(
     OpDef(
         name="Conv1d",
-        doc="Causal depthwise convolution over the scored blocks of a row: y[p] = sum_k w[k] x[p - k], missing "
-        "blocks being 0; weight [K, D0, D1] has x's inner dims and is rounded to dtype.",
+        doc="Causal depthwise convolution over the scored blocks of a row: y[p] = sum_k w[k] x[p - k], "
+        "missing blocks being 0; weight [K, D0, D1] has x's inner dims and is rounded to dtype.",
         stages=INDEXER,
         params=(
             WeightParam("weight", ranks=(3,), axes="[K, D0, D1]"),

@@ -11,7 +11,7 @@ import math
 import numpy as np
 import torch
 
-from vortex.runtime.plan import SparseRows
+from vortex.runtime.plan import BlockList
 from vortex.runtime.pool import PAGE, KVPool, PageTable
 
 CHUNK_BYTES = 4 << 20
@@ -43,7 +43,7 @@ def sparse_attention(
     q: torch.Tensor,
     pool: KVPool,
     blocks: torch.Tensor,
-    given: SparseRows,
+    given: BlockList,
     block_size: int,
     scale: float,
     work: Workspace,

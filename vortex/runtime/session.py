@@ -15,7 +15,7 @@ from vortex.graph.model import FlowGraph
 from vortex.runtime.attention import Workspace
 from vortex.runtime.dtypes import rounded
 from vortex.runtime.hooks import Hooks, ScoreInput
-from vortex.runtime.plan import Plan, SparseRows, dense_plan, make_plan
+from vortex.runtime.plan import BlockList, Plan, SparseRows, dense_plan, make_plan
 from vortex.runtime.pool import PAGE, KVPool, PageTable
 from vortex.runtime.summaries import Summaries
 from vortex.runtime.table import BlockTable
@@ -67,15 +67,18 @@ class DecodeSession:
         self.device = pools[0].k.device
         self.policy = None if config.schedule_policy is None else parse_policy(config.schedule_policy)
         self.program = None
+        self.quotas: tuple[int | None, ...] = (None,)
+        """Blocks that each selection chooses; None: as many as the plan says."""
         if graph is not None:
             self.program = self.target.program(graph, self.geometry, config.dtype)
+            self.quotas = tuple(selection.k for selection in self.program.selections)
         self.is_sparse = graph is not None or self.hooks.scores is not None
-        self.layers = [LayerCache(i, pool, {}) for i, pool in enumerate(pools)]
+        self.layers = [LayerCache(i, pool) for i, pool in enumerate(pools)]
         self.sparse_layers = self._sparse_layers(len(pools))
         self.requests = np.arange(len(lengths))
         self.growable = growable
         self.summaries = Summaries(
-            self.program, [self.layers[i] for i in sorted(self.sparse_layers)], len(lengths)
+            self.program, [self.layers[i] for i in sorted(self.sparse_layers)], len(lengths), self.heads
         )
         self.work = Workspace()
         self.steps = 0
@@ -97,7 +100,7 @@ class DecodeSession:
         row_ids = self._rows_of(sparse)
         finished: Sequence[slice | torch.Tensor] = ()
         if len(sparse):
-            rows = SparseRows(plan, self.heads, self.block_size, self.config, self.device)
+            rows = SparseRows(plan, self.heads, self.block_size, self.config, self.device, self.requests)
             table = self._table_of(sparse, row_ids)
             finished = self.summaries.due(table, sparse, self.lengths // self.block_size)
         dense = np.flatnonzero(~plan.sparse)
@@ -145,18 +148,25 @@ class DecodeSession:
         requests = np.repeat(self.requests[rows.requests], self.heads)
         given = ScoreInput(step.number, layer, q, table, rows, requests)
         if self.hooks.scores is not None:
-            scores = self.hooks.scores(given)
+            scores = self.hooks.scores(given)[None]
         else:
             assert self.program is not None
             scores = self.program.scores(q, layer, table, rows)
         if self.hooks.noise is not None:
-            scores = self.hooks.noise(given, scores)
-        picked = self.target.select(rounded(scores, self.config.dtype), rows)
-        chosen = rows.place(picked)
+            scores = torch.stack([self.hooks.noise(given, score) for score in scores])
+        listed = self._select(scores, rows)
         if self.hooks.selected is not None:
-            self.hooks.selected(given, chosen)
-        blocks = table.ids.gather(1, chosen)
-        return self.target.attend(q, layer.pool, blocks, rows, self.block_size, scale, self.work)
+            self.hooks.selected(given, listed.positions)
+        blocks = table.ids.gather(1, listed.positions)
+        return self.target.attend(q, layer.pool, blocks, listed, self.block_size, scale, self.work)
+
+    def _select(self, scores: torch.Tensor, rows: SparseRows) -> BlockList:
+        """The blocks to read, from the scores of each selection."""
+        picks = []
+        for score, k in zip(scores, self.quotas, strict=True):
+            quota = rows.quota(k)
+            picks.append((self.target.select(rounded(score, self.config.dtype), rows, quota), quota))
+        return rows.place(picks[0][0]) if len(picks) == 1 else rows.union(picks)
 
     def _dense(self, layer: LayerCache, q: torch.Tensor, requests: np.ndarray, scale: float) -> torch.Tensor:
         pages = self.pages

@@ -23,12 +23,19 @@ class Summaries:
     A request that is never sparse never pays: its blocks are summarised in the first step that scores it.
     """
 
-    def __init__(self, program: Program | None, layers: Sequence[LayerCache], requests: int) -> None:
+    def __init__(
+        self, program: Program | None, layers: Sequence[LayerCache], requests: int, heads: int
+    ) -> None:
         self.program = program
         self.layers = layers
         self.done = np.zeros(requests, dtype=np.int64)
-        for layer in layers if program else ():
-            layer.fields = {name: self._zeros(layer, shape) for name, shape in self._shapes().items()}
+        if program is not None:
+            for layer in layers:
+                layer.fields = {name: self._zeros(layer, shape) for name, shape in program.fields.items()}
+                layer.requests = {
+                    name: torch.zeros((requests * heads, *shape), device=layer.pool.k.device)
+                    for name, shape in program.request_fields.items()
+                }
 
     def due(self, table: BlockTable, sparse: np.ndarray, finished: np.ndarray) -> list[slice | torch.Tensor]:
         """The blocks of the requests `sparse` that are finished and not summarised; they count as done from

@@ -51,6 +51,7 @@ class Traffic:
     def _row(
         self, graph: FlowGraph | None, seq_len: NDArray[np.int64], chosen: NDArray[np.int64]
     ) -> NDArray[np.float64]:
-        costs = row_costs(graph, self.geometry, self.kv_itemsize, itemsize(self.config.dtype))
+        sizes = self.kv_itemsize, itemsize(self.config.dtype)
+        costs = row_costs(graph, self.geometry, *sizes, sharing=self.heads)
         config = self.config
         return costs.bytes(seq_len, chosen, config.block_reserved_bos, config.block_reserved_eos)

@@ -6,7 +6,7 @@ To add one, implement `Target` and add it to `vortex.targets.TARGETS`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -15,17 +15,18 @@ import torch
 from vortex.config import Dtype
 from vortex.graph.geometry import Geometry
 from vortex.runtime.attention import Workspace
-from vortex.runtime.plan import SparseRows
+from vortex.runtime.plan import BlockList, Quota, SparseRows
 from vortex.runtime.pool import KVPool, PageTable
 from vortex.runtime.table import BlockTable
 
 if TYPE_CHECKING:
-    from vortex.graph.model import FlowGraph
+    from vortex.graph.model import FlowGraph, Selection
 
 
 @dataclass
 class LayerCache:
-    """What a layer keeps: its pool, and for a sparse layer one `[blocks, r, c]` float32 tensor per field.
+    """What a layer keeps: its pool, and for a sparse layer one `[blocks, r, c]` float32 tensor per field and
+    one `[rows of all requests, r, c]` per request field.
 
     `index` is the layer's number in the model. Fields start as zeros and hold values rounded to the
     config's dtype.
@@ -33,7 +34,8 @@ class LayerCache:
 
     index: int
     pool: KVPool
-    fields: dict[str, torch.Tensor]
+    fields: dict[str, torch.Tensor] = field(default_factory=dict)
+    requests: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 class Program(Protocol):
@@ -42,14 +44,19 @@ class Program(Protocol):
     geometry: Geometry
     dtype: Dtype
     fields: dict[str, tuple[int, int]]
-    """Inner shape of every field the caller must allocate."""
+    """Inner shape of every field of blocks that the caller must allocate."""
+    request_fields: dict[str, tuple[int, int]]
+    """Inner shape of every field of rows."""
+    selections: tuple[Selection, ...]
+    """What the flow's output is made of: one selection, or those of a union."""
 
     def summarize(self, layer: LayerCache, blocks: slice | torch.Tensor) -> None:
         """Run the cache stage for finished blocks, given as a range of block ids or as ids `[blocks]`."""
         ...
 
     def scores(self, q: torch.Tensor, layer: LayerCache, table: BlockTable, rows: SparseRows) -> torch.Tensor:
-        """Score of every block, `[rows, rows.blocks]` in float32, not yet rounded.
+        """Score of every block for each selection, `[selections, rows, rows.blocks]` in float32, not yet
+        rounded. Fields that the flow saves are written once all scores are known.
 
         `q` is `[rows, group, head_dim]`; what stands outside `rows.valid` has no meaning.
         """
@@ -65,8 +72,8 @@ class Target(Protocol):
         """Compile. Raises GuardError where the graph does not serve the geometry."""
         ...
 
-    def select(self, scores: torch.Tensor, rows: SparseRows) -> torch.Tensor:
-        """Positions `[rows, rows.most]` of the best blocks, best first; the first `rows.k` of a row count.
+    def select(self, scores: torch.Tensor, rows: SparseRows, quota: Quota) -> torch.Tensor:
+        """Positions `[rows, quota.most]` of the best blocks, best first; the first `quota.k` of a row count.
 
         Ties go to the lower position, NaN ranks last.
         """
@@ -77,12 +84,12 @@ class Target(Protocol):
         q: torch.Tensor,
         pool: KVPool,
         blocks: torch.Tensor,
-        rows: SparseRows,
+        listed: BlockList,
         block_size: int,
         scale: float,
         work: Workspace,
     ) -> torch.Tensor:
-        """Attention over the block ids `[rows, rows.width]`, reading nothing else: `[rows, group,
+        """Attention over the block ids `[rows, width]` of a list, reading nothing else: `[rows, group,
         value_dim]`.
         """
         ...

@@ -27,17 +27,21 @@ class Instruction:
     op: OpDef
     args: Args
 
+    def at_layer(self, layer: int) -> Args:
+        return self.args.at_layer(layer) if self.op.per_layer else self.args
+
 
 class CompiledGraph:
-    """The canonical graph at one geometry. `score` is the operand of the selector."""
+    """The canonical graph at one geometry."""
 
     def __init__(self, graph: FlowGraph, geometry: Geometry, dtype: Dtype) -> None:
         self.geometry, self.dtype = geometry, dtype
         self.graph = self.rewritten(graph.instantiate(geometry))
-        self.fields = {field.name: (field.rows.hint, field.cols.hint) for field in self.graph.fields}
+        self.fields = self._shapes(Format.PAGED)
+        self.request_fields = self._shapes(Format.SLOTTED)
         self.cache = _instructions(Stage.CACHE, self.graph.cache)
         self.indexer = _instructions(Stage.INDEXER, self.graph.indexer)
-        self.score = self.graph.selector.inputs[0]
+        self.selections = self.graph.selections
         self.live = self._live()
         self.widest = max(self._widths())
         """Elements per block of the largest tensor that the indexer touches."""
@@ -46,11 +50,15 @@ class CompiledGraph:
         """A hook for targets: an equal graph that they run faster."""
         return graph
 
+    def _shapes(self, format: Format) -> dict[str, tuple[int, int]]:
+        fields = [field for field in self.graph.fields if field.format is format]
+        return {field.name: (field.rows.hint, field.cols.hint) for field in fields}
+
     def _live(self) -> tuple[Instruction, ...]:
-        """The indexer's instructions that the score or a side effect needs, in order; the selector is not
-        one.
+        """The indexer's instructions that a score or a side effect needs, in order; those that select are
+        not among them.
         """
-        wanted = {self.score.node} if self.score.kind is RefKind.NODE else set()
+        wanted = {pick.score.node for pick in self.selections if pick.score.kind is RefKind.NODE}
         for index in reversed(range(len(self.indexer))):
             step = self.indexer[index]
             if index in wanted or step.op.side_effect:
@@ -60,7 +68,13 @@ class CompiledGraph:
     def _widths(self) -> Iterator[int]:
         for step in self.live:
             types = [step.node.type, *(self.graph.type_of(Stage.INDEXER, ref) for ref in step.node.inputs)]
-            yield max(1, *(t.numel for t in types if t.format is not Format.BATCHED), 1)
+            yield max(1, *(t.numel for t in types if t.has_blocks), 1)
+
+    def saves(self) -> Iterator[tuple[Instruction, str, Format]]:
+        """The instructions that write fields from the indexer, with the field and its format."""
+        for step in self.live:
+            if step.node.output is not None:
+                yield step, step.node.output, self.graph.field(step.node.output).format
 
     def field(self, layer: LayerCache, name: str) -> torch.Tensor:
         """A field of the language as `[blocks, r, c]`: one of the layer's own, or what the pool stores."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
 from vortex.config import Dtype
 from vortex.graph.geometry import Geometry
-from vortex.graph.model import FlowGraph, Ref, RefKind
+from vortex.graph.model import FlowGraph, Format, Ref, RefKind
 from vortex.runtime.attention import Workspace, dense_attention, sparse_attention
-from vortex.runtime.plan import SparseRows
+from vortex.runtime.dtypes import rounded
+from vortex.runtime.plan import BlockList, Quota, SparseRows
 from vortex.runtime.pool import KVPool, PageTable
 from vortex.runtime.select import top_blocks
 from vortex.runtime.table import BlockTable
@@ -33,39 +36,55 @@ class TorchProgram(CompiledGraph):
 
     def scores(self, q: torch.Tensor, layer: LayerCache, table: BlockTable, rows: SparseRows) -> torch.Tensor:
         count = len(rows)
-        out = torch.empty((count, rows.blocks), device=q.device)
+        out = torch.empty((len(self.selections), count, rows.blocks), device=q.device)
         chunk = max(1, CHUNK_BYTES // (4 * self.widest * rows.blocks)) if q.device.type == "cpu" else count
         for first in range(0, count, chunk):
             last = min(count, first + chunk)
             blocks = int(rows.host_n[first:last].max())
-            part = self._part(
-                q[first:last, None], layer, table, (first, last, blocks), rows.valid[first:last, :blocks]
-            )
-            out[first:last, :blocks] = part
+            part = _Part(slice(first, last), blocks, rows.valid[first:last, :blocks])
+            for at, score in enumerate(self._part(q[first:last, None], layer, table, rows, part)):
+                out[at, first:last, :blocks] = score[..., 0, 0]
         return out
 
     def _part(
-        self,
-        q: torch.Tensor,
-        layer: LayerCache,
-        table: BlockTable,
-        span: tuple[int, int, int],
-        valid: torch.Tensor,
-    ) -> torch.Tensor:
-        """Scores of the rows `span = (first, last, blocks)`: `[rows, blocks]`."""
+        self, q: torch.Tensor, layer: LayerCache, table: BlockTable, rows: SparseRows, part: _Part
+    ) -> list[torch.Tensor]:
+        """Scores of some rows, `[rows, blocks, 1, 1]` for each selection; saves what the flow saves."""
         done: dict[int, torch.Tensor] = {}
+        owners = rows.owners[part.rows]
 
         def operand(ref: Ref) -> torch.Tensor:
             if ref.kind is RefKind.NODE:
                 return done[ref.node]
             if ref.kind is RefKind.QUERY:
                 return q.float()
-            return table.read(self.field(layer, ref.name), *span).float()
+            if ref.name in self.request_fields:
+                return layer.requests[ref.name][owners][:, None]
+            return table.read(
+                self.field(layer, ref.name), part.rows.start, part.rows.stop, part.blocks
+            ).float()
 
         for step in self.live:
             inputs = tuple(operand(ref) for ref in step.node.inputs)
-            done[step.index] = step.op.run(step.args, inputs, valid)
-        return operand(self.score)[..., 0, 0]
+            done[step.index] = step.op.run(step.at_layer(layer.index), inputs, part.valid)
+        scores = [operand(pick.score) for pick in self.selections]
+        for step, name, format in self.saves():
+            value = rounded(done[step.index], self.dtype)
+            if format is Format.SLOTTED:
+                layer.requests[name][owners] = value[:, 0]
+            else:
+                ids = table.ids[part.rows, : part.blocks]
+                layer.fields[name][ids[part.valid]] = value.expand(*ids.shape, -1, -1)[part.valid]
+        return scores
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Rows that are scored together, over the blocks of the longest of them; `valid [rows, blocks]`."""
+
+    rows: slice
+    blocks: int
+    valid: torch.Tensor
 
 
 class TorchTarget:
@@ -76,20 +95,20 @@ class TorchTarget:
     def program(self, graph: FlowGraph, geometry: Geometry, dtype: Dtype) -> Program:
         return TorchProgram(graph, geometry, dtype)
 
-    def select(self, scores: torch.Tensor, rows: SparseRows) -> torch.Tensor:
-        return top_blocks(scores, rows.valid, rows.most)
+    def select(self, scores: torch.Tensor, rows: SparseRows, quota: Quota) -> torch.Tensor:
+        return top_blocks(scores, rows.valid, quota.most)
 
     def attend(
         self,
         q: torch.Tensor,
         pool: KVPool,
         blocks: torch.Tensor,
-        rows: SparseRows,
+        listed: BlockList,
         block_size: int,
         scale: float,
         work: Workspace,
     ) -> torch.Tensor:
-        return sparse_attention(q, pool, blocks, rows, block_size, scale, work)
+        return sparse_attention(q, pool, blocks, listed, block_size, scale, work)
 
     def attend_dense(
         self, q: torch.Tensor, pool: KVPool, pages: PageTable, seq_len: np.ndarray, heads: int, scale: float

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.vortex.targets.cases import GROUP, HEAD_DIM, Flow, planned, quest, ragged_rows
+from tests.vortex.targets.cases import GROUP, HEAD_DIM, HEADS, Flow, planned, quest, ragged_rows
 from vortex.config import VortexConfig
 from vortex.graph import FlowGraph, Geometry
 from vortex.runtime.summaries import Summaries
@@ -48,10 +48,10 @@ def test_scores_stay(flow: object) -> None:
         TorchProgram(graph, GEOMETRY, "float32"),
     )
     for program in programs:
-        layer = LayerCache(0, rows.pool, {})
-        summaries = Summaries(program, [layer], rows.requests)
+        layer = LayerCache(0, rows.pool)
+        summaries = Summaries(program, [layer], rows.requests, HEADS)
         summaries.update(layer, summaries.due(table, given.requests, rows.lengths // 16))
-        scores.append(program.scores(q, layer, table, given)[given.valid])
+        scores.append(program.scores(q, layer, table, given)[0][given.valid])
     torch.testing.assert_close(scores[0], scores[1], rtol=1e-5, atol=1e-5)
 
 

@@ -26,11 +26,11 @@ def scored(
 ) -> tuple[LayerCache, torch.Tensor, SparseRows, BlockTable, torch.Tensor]:
     geometry = Geometry(config.block_size or 16, HEAD_DIM, GROUP)
     program = get_target(target).program(FLOWS[flow](), geometry, config.dtype)
-    layer = LayerCache(0, rows.pool, {})
+    layer = LayerCache(0, rows.pool)
     given, table, q = planned(rows, config)
-    summaries = Summaries(program, [layer], rows.requests)
+    summaries = Summaries(program, [layer], rows.requests, HEADS)
     summaries.update(layer, summaries.due(table, given.requests, rows.lengths // table.block_size))
-    return layer, program.scores(q, layer, table, given), given, table, q
+    return layer, program.scores(q, layer, table, given)[0], given, table, q
 
 
 @pytest.mark.parametrize("scattered", [False, True])
@@ -49,8 +49,8 @@ def test_fields_scores_and_selection_agree(target: str, flow: str, block_size: i
     torch.testing.assert_close(scores[valid], expected[valid], rtol=2e-2, atol=2e-2, equal_nan=True)
     # The rule of selection itself is exact: on the same rounded scores both pick the same blocks.
     same = rounded(scores, config.dtype)
-    picked, best = (get_target(name).select(same, given) for name in (target, "reference"))
-    for row, k in enumerate(given.host_k):
+    picked, best = (get_target(name).select(same, given, given.planned) for name in (target, "reference"))
+    for row, k in enumerate(given.planned.host_k):
         assert set(picked[row, :k].tolist()) == set(best[row, :k].tolist())
 
 
@@ -58,7 +58,7 @@ def test_fields_scores_and_selection_agree(target: str, flow: str, block_size: i
 def test_selection_ties_and_nan(target: str) -> None:
     rows = ragged_rows(0, False, lengths=(16 * 12,))
     given, _, _ = planned(rows, VortexConfig(topk_val=4, block_size=16))
-    assert given.most == 4
+    assert given.planned.most == 4
     nan, inf = float("nan"), float("inf")
     scores = torch.tensor(
         [
@@ -66,7 +66,7 @@ def test_selection_ties_and_nan(target: str) -> None:
             [nan, nan, -inf, nan, nan, nan, -inf, nan, nan, nan, nan, inf],
         ]
     )
-    picked = get_target(target).select(scores, given)
+    picked = get_target(target).select(scores, given, given.planned)
     assert set(picked[0].tolist()) == {1, 2, 3, 6}
     assert set(picked[1].tolist()) == {1, 2, 3, 6}
 
@@ -77,25 +77,25 @@ def test_sparse_attention_reads_only_the_chosen_blocks(target: str, scattered: b
     rows = ragged_rows(3, scattered)
     config = VortexConfig(topk_val=4, block_size=16)
     given, table, q = planned(rows, config)
-    chosen = given.place(
-        torch.rand(len(given), given.blocks).masked_fill(~given.valid, -1).topk(given.most).indices
+    listed = given.place(
+        torch.rand(len(given), given.blocks).masked_fill(~given.valid, -1).topk(given.planned.most).indices
     )
-    blocks = table.ids.gather(1, chosen)
+    blocks = table.ids.gather(1, listed.positions)
     work = Workspace()
     backend = get_target(target)
-    clean = backend.attend(q, rows.pool, blocks, given, 16, SCALE, work).clone()
+    clean = backend.attend(q, rows.pool, blocks, listed, 16, SCALE, work).clone()
 
     read = torch.zeros(rows.pool.k.shape[0] // 16, dtype=torch.bool)
     read[blocks.ravel()] = True
     for data in rows.pool.blocks(16):
         data[~read] = torch.nan
-    poisoned = backend.attend(q, rows.pool, blocks, given, 16, SCALE, work)
+    poisoned = backend.attend(q, rows.pool, blocks, listed, 16, SCALE, work)
     assert torch.equal(poisoned, clean)
-    assert int(read.sum()) == int((given.host_k + 2).sum())  # bos + k + eos blocks per row, no more
+    assert int(read.sum()) == int((given.planned.host_k + 2).sum())  # bos + k + eos blocks per row, no more
 
     for data in rows.pool.blocks(16):
         data[blocks[:, 1]] = torch.nan
-    assert backend.attend(q, rows.pool, blocks, given, 16, SCALE, work).isnan().all()
+    assert backend.attend(q, rows.pool, blocks, listed, 16, SCALE, work).isnan().all()
 
 
 @pytest.mark.parametrize("target", OTHERS)
@@ -105,12 +105,12 @@ def test_attention_agrees(target: str, scattered: bool, dtype: torch.dtype, tole
     rows = ragged_rows(4, scattered)
     pool = KVPool(rows.pool.k.to(dtype), rows.pool.v.to(dtype))
     given, table, q = planned(rows, VortexConfig(topk_val=3, block_size=16, topk_ratio=0.25))
-    chosen = given.place(
-        torch.rand(len(given), given.blocks).masked_fill(~given.valid, -1).topk(given.most).indices
+    listed = given.place(
+        torch.rand(len(given), given.blocks).masked_fill(~given.valid, -1).topk(given.planned.most).indices
     )
-    blocks = table.ids.gather(1, chosen)
+    blocks = table.ids.gather(1, listed.positions)
     ours, expected = (
-        get_target(name).attend(q.to(dtype), pool, blocks, given, 16, SCALE, Workspace())
+        get_target(name).attend(q.to(dtype), pool, blocks, listed, 16, SCALE, Workspace())
         for name in (target, "reference")
     )
     torch.testing.assert_close(ours, expected, rtol=tolerance, atol=tolerance)
