@@ -47,7 +47,8 @@ class Array(Part):
 
 
 Scalar = StrictBool | StrictInt | StrictFloat | StrictStr | SymbolicSize | None
-AttrValue = Scalar | Array | Annotated[list[Scalar], Field(max_length=MAX_LOOKUP)]
+Items = Annotated[list[Scalar | Annotated[list[Scalar], Field(max_length=8)]], Field(max_length=MAX_LOOKUP)]
+AttrValue = Scalar | Array | Items
 
 
 class FieldPart(Part):

@@ -147,37 +147,37 @@ class WeightParam(Param):
 
 @dataclass(frozen=True)
 class LookupParam(Param):
-    """Model layer -> row of the weights, as a mapping, or a list with the row of every layer (None: no
-    row). Kept as a flat tuple (layer, row, layer, row, ...)."""
+    """Model layer -> row of the weights, as a dict, or as a list with the row of every layer (None or -1: no
+    row). Kept as sorted pairs."""
 
     annotation = "Any"
 
     def coerce(self, value: object, stage: Stage) -> Attr:
         if value is None:
             return None
-        if isinstance(value, tuple) and _is_flat(value):
-            pairs = list(zip(value[::2], value[1::2], strict=True))
-        elif isinstance(value, Mapping):
+        if hasattr(value, "tolist"):  # an array of numpy or torch
+            value = value.tolist()
+        if isinstance(value, Mapping):
             pairs = list(value.items())
-        elif isinstance(value, list):
-            pairs = [(layer, row) for layer, row in enumerate(value) if row is not None]
+        elif isinstance(value, (list, tuple)):
+            whole = bool(value) and all(isinstance(item, (list, tuple)) and len(item) == 2 for item in value)
+            pairs = [tuple(pair) for pair in value] if whole else list(enumerate(value))
         else:
-            raise self.refuse(value, "a dict of layer to row, or a list of rows")
-        for pair in pairs:
+            raise self.refuse(value, "a dict of layer to row, or a list with the row of every layer")
+        kept = [(layer, row) for layer, row in pairs if row not in (None, -1)]
+        for pair in kept:
             if any(isinstance(n, bool) or not isinstance(n, int) or not 0 <= n < 2**16 for n in pair):
                 raise self.refuse(value, "a dict of layer to row, both from 0")
-        return tuple(Dim(int(number)) for pair in sorted(pairs) for number in pair)
+        return tuple((Dim(int(layer)), Dim(int(row))) for layer, row in sorted(kept))
 
     def source(self, value: Attr) -> str:
-        if not isinstance(value, tuple):
-            return repr(value)
-        numbers = [source(item) for item in value]
-        pairs = zip(numbers[::2], numbers[1::2], strict=True)
-        return f"{{{', '.join(f'{layer}: {row}' for layer, row in pairs)}}}"
+        return repr(value) if value is None else repr(lookup(value))
 
 
-def _is_flat(value: tuple[object, ...]) -> bool:
-    return len(value) % 2 == 0 and all(isinstance(item, int) for item in value)
+def lookup(value: Attr) -> dict[int, int]:
+    """The mapping that a coerced LookupParam stands for; empty for None."""
+    pairs = value if isinstance(value, tuple) else ()
+    return {int(pair[0]): int(pair[1]) for pair in pairs if isinstance(pair, tuple)}  # type: ignore[arg-type]
 
 
 DTYPES = ("bfloat16", "float16", "float32")

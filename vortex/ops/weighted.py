@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from vortex.dims import Dim
 from vortex.graph.model import Format, TensorType
 from vortex.ops.base import Args, Call, Example, OpDef, Row
-from vortex.ops.params import AnyParam, DtypeParam, FloatParam, LookupParam, WeightParam
+from vortex.ops.params import AnyParam, DtypeParam, FloatParam, LookupParam, WeightParam, lookup
 from vortex.ops.registry import define
 from vortex.ops.rules import INDEXER, block_axis, masked, require_blocks, same_as_x
 from vortex.weights import Weight
@@ -17,19 +17,15 @@ if TYPE_CHECKING:
     import torch
 
 
+def _check_lookup(call: Call, rows: int) -> None:
+    for layer, row in _lookup(call.args).items():
+        if row >= rows:
+            call.fail(f"layer_lookup gives layer {layer} row {row} of {rows}", "Rows count from 0")
+
+
 def _lookup(args: Args) -> dict[int, int]:
     """Model layer -> row of the weights."""
-    if args.values["layer_lookup"] is None:
-        return {}
-    flat = args.integers("layer_lookup")
-    return dict(zip(flat[::2], flat[1::2], strict=True))
-
-
-def _check_lookup(call: Call, rows: int) -> None:
-    if call.args.values["layer_lookup"] is not None:
-        for layer, row in _lookup(call.args).items():
-            if row >= rows:
-                call.fail(f"layer_lookup gives layer {layer} row {row} of {rows}", "Rows count from 0")
+    return lookup(args.values["layer_lookup"])
 
 
 def _parameter(call: Call) -> TensorType:
