@@ -5,11 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from vortex.errors import FlowInitError
+from vortex.flow.torch_standin import DTYPES, itemsize
 from vortex.flow.torch_standin import dtype as _dtype
-from vortex.flow.torch_standin import itemsize
 from vortex.flow.trace import trace
 from vortex.graph.geometry import Geometry
 from vortex.graph.model import FlowGraph, Format
+
+
+def _dtype_of(given: Any) -> Any:
+    """A dtype as it is; a name as the dtype, or as it is where no dtype has it."""
+    return _dtype(given) if isinstance(given, str) and given in DTYPES else given
 
 
 class FlowBase:
@@ -44,8 +49,8 @@ class FlowBase:
     def _start(self, geometry: Geometry, kv_cache_dtype: Any, intermediate_dtype: Any) -> None:
         self.graph = trace(self, geometry)
         self._dtypes = (
-            kv_cache_dtype,
-            _dtype("bfloat16") if intermediate_dtype is None else intermediate_dtype,
+            _dtype_of(kv_cache_dtype),
+            _dtype_of("bfloat16" if intermediate_dtype is None else intermediate_dtype),
         )
 
     def get_cache_meta_info(self) -> dict[str, tuple[tuple[int, int], Any]]:
