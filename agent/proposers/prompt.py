@@ -12,13 +12,24 @@ _SOURCE_LIMIT, _REASON_LIMIT = 6000, 600
 
 
 def system_prompt() -> str:
-    """The contract, the generated op table, an example flow and the form of an answer."""
+    """The language as its guide has it, the generated op table, an example flow and the form of an
+    answer."""
     from search_spaces.seeds import seed_flows
     from vortex.ops.table import markdown
 
-    text = resources.files("agent.proposers").joinpath("prompts/system.md").read_text(encoding="utf-8")
-    example = seed_flows()["quick_start"].strip()
-    return text.replace("{op_table}", markdown()).replace("{example}", example)
+    parts = {
+        "{language}": _packaged("language.md"),
+        "{op_table}": markdown(),
+        "{example}": seed_flows()["quick_start"].strip(),
+    }
+    text = _packaged("system.md")
+    for place, part in parts.items():
+        text = text.replace(place, part)
+    return text
+
+
+def _packaged(name: str) -> str:
+    return resources.files("agent.proposers").joinpath(f"prompts/{name}").read_text(encoding="utf-8")
 
 
 def task_prompt(view: SearchView) -> str:
