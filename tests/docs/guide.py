@@ -64,7 +64,8 @@ def _output(language: str, name: str | None, body: str, namespace: dict[str, Any
                 exec(compile(body, "<guide>", "exec"), namespace)
         except VortexError as error:
             print(f"{type(error).__name__}: {error}")
-    return printed.getvalue() + "".join(f"{one.category.__name__}: {one.message}\n" for one in advice)
+    given = "".join(f"{one.category.__name__}: {one.message}\n" for one in advice)
+    return (printed.getvalue() + given).replace(f"{Path.cwd()}/", "")
 
 
 def _console(body: str) -> str:
