@@ -1,11 +1,13 @@
 """Training sequences of the probe model: this project's RULER prompts, with several questions a context.
 
-Phases go by skill, then by length: retrieval heads form at 256 tokens on associative recall, late and all at
-once; a run that mixes every task from the start never forms them. Each longer length then takes seconds.
+Phases go by skill, then by length, at 256 tokens first: what followed a word before follows it again; then
+associative recall; then needles. Retrieval heads form all at once, and a run that mixes every task from the
+start never forms them. Each longer length then takes seconds.
 """
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from evaluators.ruler.niah import Niah
 from evaluators.ruler.prompt import Draft
 from evaluators.ruler.prose import prose_sentences
 from evaluators.ruler.tasks import NIAH
+from evaluators.ruler.words import all_words
 
 Array = np.ndarray[Any, np.dtype[Any]]
 # Shares of the sequences; common words are learnt last and need the largest.
@@ -55,12 +58,13 @@ class Phase:
 
 _RETRIEVAL = ("niah_single_3", "niah_multikey_2", "niah_multiquery", "vt")
 PHASES = (
+    Phase((256,), {"echo": 1.0}, ("echo",), 0.97, 0.12),
     Phase(
         (256,),
-        {"drill": 0.5, "niah_multikey_1": 0.4, "niah_multikey_2": 0.1},
+        {"echo": 0.1, "drill": 0.4, "niah_multikey_1": 0.4, "niah_multikey_2": 0.1},
         ("niah_multikey_1",),
         0.97,
-        0.40,
+        0.36,
     ),
     Phase(
         (256,),
@@ -74,11 +78,11 @@ PHASES = (
         },
         ("niah_single_3", "niah_multikey_2", "vt"),
         0.97,
-        0.46,
+        0.44,
     ),
-    Phase((512,), ALL_TASKS, _RETRIEVAL, 0.97, 0.52),
-    Phase((512, 1024), ALL_TASKS, _RETRIEVAL, 0.98, 0.58),
-    Phase((1024, 2048), ALL_TASKS, _RETRIEVAL, 0.98, 0.64),
+    Phase((512,), ALL_TASKS, _RETRIEVAL, 0.97, 0.50),
+    Phase((512, 1024), ALL_TASKS, _RETRIEVAL, 0.98, 0.56),
+    Phase((1024, 2048), ALL_TASKS, _RETRIEVAL, 0.98, 0.62),
     Phase((512, 1024, 2048, 4096, 4096, 4096), ALL_TASKS, (), 1.0, 1.0),
 )
 
@@ -143,6 +147,23 @@ def _restating(draft: Draft, asked: Sequence[str]) -> list[Part]:
     begin = end - len(niah.join_keys(asked))
     keys = [part for piece in draft.pieces[begin:end] for part in _key(piece)]
     return [Part(draft.pieces[:begin]), *keys, Part(draft.pieces[end:]), Part(draft.reply, "answer")]
+
+
+def _echo(rng: random.Random, length: int, writer: Writer) -> Sequence1:
+    """Words and keys, then the same in runs of another order: within a run every word can be foretold."""
+    words: dict[str, None] = {}
+    while len(words) < length // 2:
+        if rng.random() < 0.5:
+            words[f" {rng.choice(all_words())}"] = None
+        else:
+            adjective, hyphen, noun = niah.random_text("word", rng).partition("-")
+            words |= {f" {adjective}": None, hyphen + noun: None}
+    pieces = list(words)[: length // 2]
+    cuts = sorted({0, len(pieces), *rng.choices(range(len(pieces)), k=len(pieces) // 4)})
+    runs = [pieces[begin:end] for begin, end in itertools.pairwise(cuts)]
+    rng.shuffle(runs)
+    parts = [part for run in runs for part in (Part(run[:1]), Part(run[1:], "scored"))]
+    return writer.write([Part(pieces), *parts])
 
 
 def _drill(rng: random.Random, length: int, writer: Writer) -> Sequence1:
@@ -232,6 +253,7 @@ def draw(name: str, rng: random.Random, length: int, writer: Writer) -> Sequence
     if name in NIAH:
         return _niah(NIAH[name], rng, length, writer)
     others: dict[str, Callable[[random.Random, int, Writer], Sequence1]] = {
+        "echo": _echo,
         "drill": _drill,
         "vt": _vt,
         "cwe": _cwe,

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import itertools
 import random
 import re
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -87,15 +89,39 @@ def test_the_first_question_has_the_form_of_the_benchmark(name: str, length: int
     assert same == 12 or (name in ("niah_multiquery", "vt") and same >= 2)
 
 
-@pytest.mark.parametrize("name", [*ALL_TASKS, "drill"])
+@pytest.mark.parametrize("name", [*ALL_TASKS, "drill", "echo"])
 def test_sequences_have_about_the_length_asked_for(name: str, tokenizer: Any) -> None:
     writer = Writer(tokenizer)
-    for length in (512, 2048) if name != "drill" else (256,):
+    for length in (512, 2048) if name in ALL_TASKS else (256,):
         made = [draw(name, random.Random(seed), length, writer) for seed in range(8)]
         assert all(len(m.ids) == len(m.answer) for m in made)
         assert max(len(m.ids) for m in made) > 0.7 * length
         # A sequence that is cut would teach an answer without its end.
         assert sum(len(m.ids) > 1.05 * length for m in made) <= 1
+
+
+def test_all_that_an_echo_scores_has_been_said_before(tokenizer: Any) -> None:
+    made = draw("echo", random.Random(0), 256, Writer(tokenizer))
+    said = len(made.ids) // 2
+    follows = dict(itertools.pairwise(made.ids[: said + 1]))
+    scored = [at for at, answer in enumerate(made.answer) if answer]
+    assert min(scored) > said
+    assert len(scored) > 64
+    assert all(follows[made.ids[at - 1]] == made.ids[at] for at in scored)
+
+
+@pytest.mark.parametrize(
+    ("name", "unscored"),
+    [("drill", 1), ("niah_multikey_1", 2), ("niah_multiquery", 2)],  # in the context; in the question
+)
+def test_nouns_that_can_be_foretold_are_scored(name: str, unscored: int, tokenizer: Any) -> None:
+    made = draw(name, random.Random(1), 256, Writer(tokenizer))
+    seen: Counter[int] = Counter()
+    for token, scored in zip(made.ids, made.answer, strict=True):
+        if re.fullmatch("-[a-z]+", tokenizer.convert_ids_to_tokens(token)):
+            assert scored == (seen[token] >= unscored)
+            seen[token] += 1
+    assert max(seen.values()) > unscored
 
 
 def test_batches_are_deterministic_and_mark_the_answers(tokenizer: Any) -> None:
