@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from vortex.config import UNSUPPORTED, VortexConfig
+from vortex.config import UNSUPPORTED, VortexConfig, faults, refusals
 from vortex.engine.sgl.config import VortexConfig as Published
 from vortex.errors import ConfigError
 
@@ -59,6 +59,9 @@ def test_the_published_fields_and_defaults() -> None:
         ("attention_backend", "triton"),
         ("impl_backend", "cutlass"),
         ("use_tensor_core", "yes"),
+        ("schedule_policy", " \n"),
+        ("topk_ratio", "0.5"),
+        ("topk_ratio", True),
     ],
 )
 def test_bad_values_are_refused_by_name(field: str, value: object) -> None:
@@ -66,9 +69,19 @@ def test_bad_values_are_refused_by_name(field: str, value: object) -> None:
         VortexConfig.model_validate({field: value})
 
 
+@pytest.mark.parametrize("field", ["block_size", "workload_chunk_size"])
+@pytest.mark.parametrize("value", [24, 0, -8, 3])
+def test_blocks_and_chunks_are_powers_of_two(field: str, value: int) -> None:
+    with pytest.raises(ValueError, match=f"must be a positive power of 2, got {value}"):
+        VortexConfig.model_validate({field: value})
+    assert VortexConfig.model_validate({field: 1}).model_dump()[field] == 1
+
+
 def test_fields_that_contradict_each_other() -> None:
     with pytest.raises(ValidationError, match="use_tensor_core needs impl_backend='triton'"):
         VortexConfig(use_tensor_core=True, impl_backend="cuda")
+    with pytest.raises(ValidationError, match="module_path needs module_name"):
+        VortexConfig(module_path="flow.py")
     assert VortexConfig(layers_skip=(3, 1, 3)).layers_skip == (1, 3)
     assert VortexConfig(layers_skip=()).layers_skip is None
 
@@ -91,6 +104,28 @@ def test_a_file_finds_its_flow_beside_it(tmp_path: Path) -> None:
     assert config.load_graph().selector.op == "topK"
     with pytest.raises(ConfigError, match="module_name"):
         VortexConfig().load_graph()
+
+
+def test_the_servers_argument_is_json_or_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text('{"topk_val": 5}')
+    assert (
+        VortexConfig.from_text(str(path))
+        == VortexConfig.from_text('{"topk_val": 5}')
+        == VortexConfig(topk_val=5)
+    )
+
+
+def test_every_fault_is_named() -> None:
+    with pytest.raises(ValidationError) as caught:
+        VortexConfig.model_validate({"topk_val": 0, "block_size": 3, "dtype": "int8"})
+    found = dict(faults(caught.value))
+    assert set(found) == {"topk_val", "block_size", "dtype"}
+    assert found["block_size"] == "must be a positive power of 2, got 3"
+    assert found["topk_val"].endswith(", got 0")
+    refused = refusals({"topk_vals": 1, "kv_int4": True, "host_kv_gb": 0, "topk_val": 1}, "vortex_")
+    assert set(refused) == {"topk_vals", "kv_int4"}
+    assert "did you mean 'vortex_topk_val'" in refused["topk_vals"]
 
 
 def test_importing_the_configuration_is_light() -> None:

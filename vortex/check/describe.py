@@ -15,7 +15,6 @@ from vortex.weights import Weight
 
 if TYPE_CHECKING:
     from vortex.config import VortexConfig
-    from vortex.graph.cost import Cost
 
 PARTS = ("summaries", "scores", "selection", "attention")
 
@@ -97,11 +96,8 @@ def cost(graph: FlowGraph, setting: Setting) -> CostReport:
     sparse = row_cost(graph, geometry, context, chosen, *sizes, *reserved)
     dense = row_cost(None, geometry, context, blocks, *sizes)
     parts = {name: Part(getattr(sparse, name).bytes, getattr(sparse, name).flops) for name in PARTS}
-    return CostReport(asdict(geometry), context, blocks, chosen, parts, _total(sparse), _total(dense))
-
-
-def _total(cost: Cost) -> Part:
-    return Part(cost.bytes, cost.flops)
+    totals = (Part(priced.bytes, priced.flops) for priced in (sparse, dense))
+    return CostReport(asdict(geometry), context, blocks, chosen, parts, *totals)
 
 
 def _chosen(graph: FlowGraph, blocks: int, config: VortexConfig) -> int:

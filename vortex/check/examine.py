@@ -7,7 +7,6 @@ belong into a sandbox.
 from __future__ import annotations
 
 import contextlib
-import inspect
 import sys
 import warnings
 from dataclasses import dataclass, field, replace
@@ -29,8 +28,9 @@ from vortex.errors import (
     VortexError,
     unknown,
 )
-from vortex.flow import FlowBase, get, has, load_source, trace_flow
+from vortex.flow import FlowBase, load_source, trace_flow
 from vortex.flow.loader import construct
+from vortex.flow.verify import is_taken
 from vortex.flow.where import raising_line
 from vortex.graph.advice import advice
 
@@ -77,7 +77,7 @@ def examine_flow(
 ) -> tuple[FlowReport, FlowBase | None]:
     """One flow class, and the flow object if it traces."""
     report = FlowReport(name)
-    if has(name) and not path.samefile(inspect.getfile(get(name))):
+    if is_taken(name, path):
         taken = "the package ships a flow of this name; choose another name"
         return replace(report, error=Finding("load", taken)), None
     try:

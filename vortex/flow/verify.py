@@ -7,14 +7,16 @@ builds its program. Nothing is executed, no model is needed; targets import torc
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vortex.errors import ConfigError, FlowLoadError, VortexError, unknown
+from vortex.errors import ConfigError, FlowLoadError, RegistryError, VortexError, unknown
 from vortex.flow.base import FlowBase
-from vortex.flow.loader import build_vflow, construct, load_file, trace_flow
+from vortex.flow.loader import build_vflow, construct, load_source, trace_flow
+from vortex.flow.registry import get, has
 from vortex.graph.geometry import Geometry
 from vortex.graph.model import FlowGraph
 
@@ -29,6 +31,7 @@ MLA_GROUPS = (8, 16, 32, 128)
 LATENTS = ((256, 32), (512, 64))
 DTYPES: tuple[Dtype, ...] = ("bfloat16", "float16", "float32", "fp8_e4m3", "fp8_e5m2")
 GRAPH_ONLY: tuple[str, ...] = ()
+_SHIPPED = "vortex.flow.algorithms"
 
 
 class VerifyError(VortexError):
@@ -138,13 +141,39 @@ def _resolve(
         return flow.__name__, construct(flow, init_kwargs)
     path, _, name = str(flow).partition(".py:")
     if name:
-        return name, build_vflow(name, init_kwargs, path + ".py")
-    if not (isinstance(flow, Path) or flow.endswith(".py")):
-        return flow, build_vflow(flow, init_kwargs)
-    names = load_file(flow)
-    if len(names) > 1:
-        raise FlowLoadError(f"{flow} registers several flows; choose one, as {flow}:{names[0]}")
-    return names[0], build_vflow(names[0], init_kwargs)
+        return read_flow(path + ".py", name, init_kwargs)
+    if isinstance(flow, Path) or flow.endswith(".py"):
+        return read_flow(flow, None, init_kwargs)
+    return flow, build_vflow(flow, init_kwargs)
+
+
+def read_flow(
+    file: str | Path, name: str | None = None, init_kwargs: dict[str, Any] | None = None
+) -> tuple[str, FlowBase]:
+    """Executes a flow file: its one flow, or the one called `name`, built and not registered in this process.
+    Raises FlowLoadError, FlowInitError, or RegistryError for a name that a shipped flow has taken."""
+    path = Path(file)
+    try:
+        classes = load_source(path.read_text(), str(path), trusted=True)
+    except (OSError, UnicodeDecodeError) as error:
+        raise FlowLoadError(f"cannot read the flow file {path}: {error}") from None
+    if name is None and len(classes) == 1:
+        (name,) = classes
+    if name is None and classes:
+        raise FlowLoadError(f"{path} registers several flows; choose one, as {path}:{next(iter(classes))}")
+    if name is None or name not in classes:
+        raise FlowLoadError(f"{path}: {unknown('flow', name or '', classes)}")
+    if is_taken(name, path):
+        raise RegistryError(f"{path}: the package ships a flow named {name!r}; choose another name")
+    return name, construct(classes[name], init_kwargs)
+
+
+def is_taken(name: str, path: Path) -> bool:
+    """Whether a shipped flow in another file has this name, so that no process could register both."""
+    if not has(name):
+        return False
+    module = sys.modules[get(name).__module__]
+    return module.__name__.startswith(_SHIPPED) and not path.samefile(module.__file__ or "")
 
 
 def _targets(names: Sequence[str] | None) -> list[Target]:

@@ -19,7 +19,7 @@ from vortex.engine.sgl.model_shape import ModelShape, read_shape
 from vortex.engine.sgl.options import EXPLICIT, PREFIX, SWITCH, Problem, split
 from vortex.errors import ConfigError, VortexError
 from vortex.flow import FlowBase, build_vflow, trace_flow
-from vortex.flow.verify import BLOCK_SIZES, CompileReport, VerifyError, verify_flow_compilable
+from vortex.flow.verify import BLOCK_SIZES, CompileReport, VerifyError, read_flow, verify_flow_compilable
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,9 @@ def inspect_engine_config(path: str | Path, *, targets: Sequence[str] | None = N
     report = read_settings(path)
     if report.config is None or report.config.module_name is None:
         return report
+    name, file = report.config.module_name, report.config.module_path
     try:
-        flow = build_vflow(report.config.module_name, user_file=report.config.module_path)
+        flow = build_vflow(name) if file is None else read_flow(file, name)[1]
     except VortexError as error:
         return replace(report, errors=(*report.errors, Problem(f"{PREFIX}module_name", str(error))))
     return with_flow(report, flow, targets=targets)
