@@ -1,20 +1,28 @@
-"""What one row costs in one decode step: bytes moved and operations, from the graph alone.
+"""What a decode step costs: bytes read and written and operations, from the graph and the plan alone.
 
-The model counts memory traffic once per kernel. Lane-wise ops fuse; an op over blocks is a kernel of its own,
-so what crosses it is written and read. The same model prices every candidate and the dense baseline.
+Counted, once for each kernel (`vortex.graph.fusion`) that touches it: fields, k, v or latent, results passed
+between kernels, scores, request fields and constants. Constants are held in float32, everything else in its
+stored format. Reserved blocks are not scored, and a row that keeps all its blocks is not scored at all.
+
+Not counted: hits in a cache between kernels, and what a kernel without room for a row reads twice; block
+tables and lists of chosen blocks (a few bytes a block); the new token's k and v, the query and the output of
+attention, the arithmetic of its softmax, all of which dense attention has too. Summaries are charged evenly
+over the tokens of a block, as in a long decode; those of the prompt belong to prefill. A Union is charged
+for the most blocks that it can choose, unless the real number is given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from vortex.graph.fusion import cut
 from vortex.graph.geometry import Geometry
-from vortex.graph.limits import node_flops
-from vortex.graph.model import FlowGraph, Format, Node, RefKind, Stage
-from vortex.ops import Args, find_op
+from vortex.graph.model import FlowGraph
+from vortex.graph.tally import Tally
+from vortex.graph.work import Cost, Work
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,61 +30,28 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Cost:
-    """Bytes per decode step of one row (request x kv head), by purpose, and floating-point operations.
-
-    summaries: the finished block read and its fields written, spread over the tokens of a block.
-    scores: what the indexer reads and passes between kernels. selection: the score written and read.
-    attention: keys and values of the blocks attended to.
-    """
-
-    summaries: float
-    scores: float
-    selection: float
-    attention: float
-    flops: float
-
-    @property
-    def bytes(self) -> float:
-        return self.summaries + self.scores + self.selection + self.attention
-
-
-@dataclass(frozen=True)
 class RowCosts:
-    """The cost of any row of one graph at one geometry, as coefficients.
-
-    summary_bytes, summary_flops: per token. block_bytes, block_flops, score_bytes: per scored block.
-    row_flops: per row. token_bytes, token_flops: per token attended to.
-    """
+    """The cost of any row (request x kv head) of one graph at one geometry: `step` for a row that is scored,
+    `block` for each scored block, `token` for each token attended to. `union`: the most blocks that the two
+    selections of a Union choose, which are then attended to instead of those of the plan."""
 
     block_size: int
-    token_bytes: float
-    token_flops: float
-    summary_bytes: float = 0.0
-    summary_flops: float = 0.0
-    block_bytes: float = 0.0
-    block_flops: float = 0.0
-    score_bytes: float = 0.0
-    row_flops: float = 0.0
+    token: Cost
+    block: Cost = field(default_factory=Cost)
+    step: Cost = field(default_factory=Cost)
     sparse: bool = False
+    union: int | None = None
 
-    def row(self, seq_len: int, chosen: int, bos: int = 1, eos: int = 1) -> Cost:
-        """The cost of a row of `seq_len` tokens (the current one included) of which `chosen` blocks are
-        attended to. A row that keeps all its blocks is dense: it is not scored, and costs its keys and
-        values."""
+    def row(self, seq_len: int, chosen: int, bos: int = 1, eos: int = 1, attended: int | None = None) -> Cost:
+        """The cost of a row of `seq_len` tokens (the current one included) of which the plan lets it read
+        `chosen` blocks. `attended`: the blocks that a Union has really chosen, the reserved ones included."""
         n = -(-seq_len // self.block_size)
         if not self.sparse or chosen >= n:
-            return Cost(0.0, 0.0, 0.0, self.token_bytes * seq_len, self.token_flops * seq_len)
-        scored = max(0, n - bos - eos)
-        tokens = seq_len - (n - chosen) * self.block_size  # the last block is always kept
-        flops = self.summary_flops + self.row_flops + self.block_flops * scored + self.token_flops * tokens
-        return Cost(
-            summaries=self.summary_bytes,
-            scores=self.block_bytes * scored,
-            selection=self.score_bytes * scored,
-            attention=self.token_bytes * tokens,
-            flops=flops,
-        )
+            return self.token * seq_len
+        if attended is None:
+            attended = chosen if self.union is None else min(n, self.union + bos + eos)
+        tokens = seq_len - (n - attended) * self.block_size  # the last block is always attended to
+        return self.step + self.block * max(0, n - bos - eos) + self.token * tokens
 
     def bytes(
         self, seq_len: NDArray[np.int64], chosen: NDArray[np.int64], bos: int = 1, eos: int = 1
@@ -85,42 +60,40 @@ class RowCosts:
         import numpy as np
 
         n = -(-seq_len // self.block_size)
+        attended = chosen if self.union is None else np.minimum(n, self.union + bos + eos)
+        tokens = seq_len - (n - attended) * self.block_size
         scored = np.maximum(0, n - bos - eos)
-        tokens = seq_len - (n - chosen) * self.block_size
-        sparse = (
-            self.summary_bytes + (self.block_bytes + self.score_bytes) * scored + self.token_bytes * tokens
-        )
-        dense = self.token_bytes * seq_len.astype(np.float64)
-        return np.where((chosen < n) & self.sparse, sparse, dense)
+        sparse = self.step.bytes + self.block.bytes * scored + self.token.bytes * tokens
+        return np.where((chosen < n) & self.sparse, sparse, self.token.bytes * seq_len.astype(np.float64))
 
 
 @lru_cache(maxsize=4096)
 def row_costs(
-    graph: FlowGraph | None, geometry: Geometry, kv_itemsize: int = 2, field_itemsize: int = 2
+    graph: FlowGraph | None,
+    geometry: Geometry,
+    kv_itemsize: int = 2,
+    field_itemsize: int = 2,
+    sharing: int = 1,
 ) -> RowCosts:
-    """The coefficients of `graph` (None: dense attention). Raises GuardError or GraphError where the graph
-    does not serve the geometry."""
-    latent = geometry.kv_lora_rank  # a latent is read once: its value is a part of it
-    token_bytes = geometry.head_dim * kv_itemsize * (1 if latent else 2)
-    token_flops = 2.0 * geometry.group * (geometry.head_dim + (latent or geometry.head_dim))
+    """The coefficients of `graph` (None: dense attention).
+
+    `kv_itemsize`: bytes of a number of k, v and latent; `field_itemsize`: of fields and intermediates.
+    `sharing`: rows of a layer that share one reading of the constants. Raises GuardError or GraphError where
+    the graph does not serve the geometry.
+    """
+    token = Cost(attention=_token(geometry, kv_itemsize))
     if graph is None:
-        return RowCosts(geometry.block_size, token_bytes, token_flops)
-    at = graph.instantiate(geometry)
-    program = _Indexer(at)
-    flops = {True: 0.0, False: 0.0}
-    for node in at.indexer:
-        flops[_once_a_row(at, node)] += node_flops(at, Stage.INDEXER, node)
+        return RowCosts(geometry.block_size, token)
+    kernels = cut(graph.instantiate(geometry))
+    tally = Tally(kernels, kv_itemsize, field_itemsize, sharing)
+    picks = [selection.k for selection in kernels.graph.selections if selection.k is not None]
     return RowCosts(
         block_size=geometry.block_size,
-        token_bytes=token_bytes,
-        token_flops=token_flops,
-        summary_bytes=_summary_bytes(at, kv_itemsize, field_itemsize) / geometry.block_size,
-        summary_flops=sum(node_flops(at, Stage.CACHE, node) for node in at.cache) / geometry.block_size,
-        block_bytes=program.read_bytes(kv_itemsize, field_itemsize) + program.passed * field_itemsize,
-        block_flops=flops[False],
-        score_bytes=2.0 * field_itemsize,
-        row_flops=flops[True],
+        token=token,
+        block=Cost(**tally.block),
+        step=Cost(**tally.step),
         sparse=True,
+        union=sum(picks) if picks else None,
     )
 
 
@@ -138,69 +111,43 @@ def row_cost(
     return row_costs(graph, geometry, kv_itemsize, field_itemsize).row(seq_len, chosen, bos, eos)
 
 
-def _once_a_row(graph: FlowGraph, node: Node) -> bool:
-    types = [graph.type_of(Stage.INDEXER, ref) for ref in node.inputs]
-    return all(found.format in (Format.BATCHED, Format.PARAMETER) for found in types)
+@dataclass(frozen=True)
+class CostReport:
+    """`rows`: the cost of one row (kv head) of one layer, for each request. `step`: all rows and layers."""
+
+    rows: tuple[Cost, ...]
+    step: Cost
 
 
-def _summary_bytes(graph: FlowGraph, kv_itemsize: int, field_itemsize: int) -> int:
-    """Bytes that the cache program moves for one block."""
-    engine = {field.name: field for field in graph.injected}
-    read = {ref.name for node in graph.cache for ref in node.inputs if ref.kind is RefKind.FIELD}
-    written = [graph.field(node.output) for node in graph.cache if node.output is not None]
-    return (
-        sum(engine[name].type.numel for name in read if name in engine) * kv_itemsize
-        + sum(field.type.numel for field in written) * field_itemsize
-    )
+def cost_report(
+    graph: FlowGraph | None,
+    geometry: Geometry,
+    seq_len: Sequence[int],
+    chosen: Sequence[int],
+    attended: Sequence[int] | None = None,
+    *,
+    heads: int = 1,
+    layers: int = 1,
+    bos: int = 1,
+    eos: int = 1,
+    kv_itemsize: int = 2,
+    field_itemsize: int = 2,
+) -> CostReport:
+    """The cost of a step for a batch, in `heads` kv heads and `layers` layers, none of them skipped.
+
+    `seq_len`, `chosen` (both from a plan) and `attended` have an entry for each request; see `RowCosts.row`.
+    A layer reads its constants once a step, for all rows that are scored.
+    """
+    counts = [None] * len(seq_len) if attended is None else [int(count) for count in attended]
+    requests = [(int(n), int(k), count) for n, k, count in zip(seq_len, chosen, counts, strict=True)]
+    scored = sum(k * geometry.block_size < n for n, k, _ in requests)
+    costs = row_costs(graph, geometry, kv_itemsize, field_itemsize, max(1, scored * heads))
+    rows = tuple(costs.row(n, k, bos, eos, count) for n, k, count in requests)
+    return CostReport(rows, sum(rows, Cost()) * (heads * layers))
 
 
-class _Indexer:
-    """The indexer program cut into kernels: lane-wise ops by how many ops over blocks lie before them, and
-    each op over blocks alone. `passed`: elements per block that one kernel writes or another reads back."""
-
-    def __init__(self, graph: FlowGraph) -> None:
-        self.graph = graph
-        self.kernels: list[tuple[int, int]] = []  # of each node: (level, node if alone else -1)
-        for index, node in enumerate(graph.indexer):
-            level = max((self._level(ref.node) for ref in node.inputs if ref.kind is RefKind.NODE), default=0)
-            self.kernels.append((level, index if self._alone(node) else -1))
-        self.passed = sum(
-            graph.indexer[index].type.numel * (1 + len(readers))
-            for index, readers in self._readers().items()
-            if readers and graph.indexer[index].type.format is Format.RAGGED
-        )
-
-    def _alone(self, node: Node) -> bool:
-        return find_op(Stage.INDEXER, node.op).across_blocks(Args(dict(node.attrs)))
-
-    def _level(self, node: int) -> int:
-        level, alone = self.kernels[node]
-        return level + 1 if alone >= 0 else level
-
-    def _readers(self) -> dict[int, set[tuple[int, int]]]:
-        """Node -> the kernels, other than its own, that read its result; the selector's read is priced
-        apart."""
-        readers: dict[int, set[tuple[int, int]]] = {}
-        for index, node in enumerate(self.graph.indexer):
-            if find_op(Stage.INDEXER, node.op).claims_output:
-                continue
-            for ref in node.inputs:
-                if ref.kind is RefKind.NODE and self.kernels[ref.node] != self.kernels[index]:
-                    readers.setdefault(ref.node, set()).add(self.kernels[index])
-        return readers
-
-    def _reads(self) -> Iterator[tuple[str, tuple[int, int]]]:
-        for index, node in enumerate(self.graph.indexer):
-            for ref in node.inputs:
-                if ref.kind is RefKind.FIELD:
-                    yield ref.name, self.kernels[index]
-
-    def read_bytes(self, kv_itemsize: int, field_itemsize: int) -> int:
-        """Bytes of fields that the kernels read for one block, and write with Save."""
-        engine = {field.name for field in self.graph.injected}
-        touched = [name for name, _ in set(self._reads())]
-        touched += [node.output for node in self.graph.indexer if node.output is not None]
-        return sum(
-            self.graph.field(name).type.numel * (kv_itemsize if name in engine else field_itemsize)
-            for name in touched
-        )
+def _token(geometry: Geometry, kv_itemsize: int) -> Work:
+    """One token attended to. A latent (MLA) is read once: its first `kv_lora_rank` features are the value."""
+    key, value = geometry.head_dim, geometry.kv_lora_rank or geometry.head_dim
+    stored = key if geometry.kv_lora_rank else key + value
+    return Work(stored * kv_itemsize, 0, 2 * geometry.group * (key + value))
