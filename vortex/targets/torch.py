@@ -42,14 +42,19 @@ class TorchProgram(CompiledGraph):
             last = min(count, first + chunk)
             blocks = int(rows.host_n[first:last].max())
             part = _Part(slice(first, last), blocks, rows.valid[first:last, :blocks])
-            for at, score in enumerate(self._part(q[first:last, None], layer, table, rows, part)):
-                out[at, first:last, :blocks] = score[..., 0, 0]
+            self._part(q[first:last, None], layer, table, rows, part, out[:, first:last, :blocks])
         return out
 
     def _part(
-        self, q: torch.Tensor, layer: LayerCache, table: BlockTable, rows: SparseRows, part: _Part
-    ) -> list[torch.Tensor]:
-        """Scores of some rows, `[rows, blocks, 1, 1]` for each selection; saves what the flow saves."""
+        self,
+        q: torch.Tensor,
+        layer: LayerCache,
+        table: BlockTable,
+        rows: SparseRows,
+        part: _Part,
+        out: torch.Tensor,
+    ) -> None:
+        """Scores of some rows into `out [selections, rows, blocks]`; saves what the flow saves."""
         done: dict[int, torch.Tensor] = {}
         owners = rows.owners[part.rows]
 
@@ -67,15 +72,30 @@ class TorchProgram(CompiledGraph):
         for step in self.live:
             inputs = tuple(operand(ref) for ref in step.node.inputs)
             done[step.index] = step.op.run(step.at_layer(layer.index), inputs, part.valid)
-        scores = [operand(pick.score) for pick in self.selections]
-        for step, name, format in self.saves():
-            value = rounded(done[step.index], self.dtype)
-            if format is Format.SLOTTED:
-                layer.requests[name][owners] = value[:, 0]
+        for at, pick in enumerate(self.selections):
+            out[at] = operand(pick.score)[..., 0, 0]
+        self._save(done, layer, table.ids[part.rows, : part.blocks], owners, part.valid)
+
+    def _save(
+        self,
+        done: dict[int, torch.Tensor],
+        layer: LayerCache,
+        ids: torch.Tensor,
+        owners: torch.Tensor,
+        valid: torch.Tensor,
+    ) -> None:
+        """Results may be views of fields, so all that is saved is copied before anything is written."""
+        saved = [
+            (name, done[step.index][:, 0])
+            if format is Format.SLOTTED
+            else (name, done[step.index].expand(*ids.shape, -1, -1)[valid])
+            for step, name, format in self.saves()
+        ]
+        for name, value in saved:
+            if name in self.request_fields:
+                layer.requests[name][owners] = rounded(value, self.dtype)
             else:
-                ids = table.ids[part.rows, : part.blocks]
-                layer.fields[name][ids[part.valid]] = value.expand(*ids.shape, -1, -1)[part.valid]
-        return scores
+                layer.fields[name][ids[valid]] = rounded(value, self.dtype)
 
 
 @dataclass(frozen=True)

@@ -137,15 +137,21 @@ class Rows:
         return len(self.lengths)
 
 
+def laid_out(counts: np.ndarray, shuffled: int | None) -> PageTable:
+    """Rows of `counts` pages, one after another; with a seed, the pages are `shuffled` over the pool."""
+    pages = PageTable.contiguous(np.cumsum(counts) - counts, counts)
+    if shuffled is None:
+        return pages
+    order = np.random.default_rng(shuffled).permutation(int(counts.sum()))
+    owned = np.arange(pages.pages.shape[1]) < counts[:, None]
+    return PageTable(np.where(owned, order[pages.pages], 0), pages.counts)
+
+
 def ragged_rows(seed: int, scattered: bool, lengths: tuple[int, ...] = (700, 33, 300, 511, 512, 150)) -> Rows:
     """Random K, V and q; `scattered` shuffles the pages of every row over the pool."""
     generator = torch.Generator().manual_seed(seed)
     counts = np.repeat([length // PAGE + 1 for length in lengths], HEADS)
-    pages = PageTable.contiguous(np.cumsum(counts) - counts, counts)
-    if scattered:
-        order = np.random.default_rng(seed).permutation(int(counts.sum()))
-        owned = np.arange(pages.pages.shape[1]) < counts[:, None]
-        pages = PageTable(np.where(owned, order[pages.pages], 0), counts)
+    pages = laid_out(counts, seed if scattered else None)
     k, v = (torch.randn(int(counts.sum()) * PAGE, HEAD_DIM, generator=generator) for _ in range(2))
     q = torch.randn(len(lengths) * HEADS, GROUP, HEAD_DIM, generator=generator)
     return Rows(KVPool(k, v), pages, np.array(lengths), q)

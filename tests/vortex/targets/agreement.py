@@ -1,0 +1,264 @@
+"""A target against the reference on one case: fields, scores, saved fields, selections, attention.
+
+Each stage starts from what the reference left, so that a difference is found where it arises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from tests.vortex.targets.generated import Batch, Case
+from tests.vortex.targets.tolerance import ATTENTION, OFF, RESULTS, SAMPLES, Range, Unsteady
+from vortex.runtime.attention import Workspace
+from vortex.runtime.dtypes import rounded
+from vortex.runtime.plan import BlockList, Plan, Quota, SparseRows, make_plan
+from vortex.runtime.summaries import Summaries
+from vortex.runtime.table import BlockTable
+from vortex.targets import LayerCache, Program, get_target
+
+CPU = torch.device("cpu")
+
+
+@dataclass
+class Verdict:
+    """What was compared: `scores` of scored blocks, of which some are of a `special` kind; `used` is the
+    largest part of the tolerance that a score took up."""
+
+    scores: int = 0
+    unsettled: int = 0
+    special: dict[str, int] = field(default_factory=dict)
+    used: float = 0.0
+
+    def count(self, kind: str, found: int | torch.Tensor) -> None:
+        self.special[kind] = self.special.get(kind, 0) + int(found)
+
+
+def check_case(case: Case, target: str, device: torch.device = CPU) -> Verdict:
+    """Raises AssertionError where `target`, running on `device`, leaves what the reference allows."""
+    return _Check(case, target, device).run()
+
+
+class _Side:
+    """One program, and the caches of the layer for it."""
+
+    def __init__(self, case: Case, batch: Batch, program: Program) -> None:
+        self.program = program
+        self.layer = LayerCache(case.layer, batch.pool)
+        self.summaries = Summaries(program, [self.layer], len(case.lengths), case.heads)
+
+    def start_from(self, other: _Side) -> None:
+        for mine, theirs in zip(self._state(), other._state(), strict=True):
+            mine.copy_(theirs)
+
+    def _state(self) -> list[torch.Tensor]:
+        return [*self.layer.fields.values(), *self.layer.requests.values()]
+
+
+class _Step:
+    """The rows of a decode step, on one device."""
+
+    def __init__(self, case: Case, batch: Batch, plan: Plan, number: int) -> None:
+        device = batch.q.device
+        self.rows = SparseRows(plan, case.heads, case.block_size, case.config, device)
+        ids = _rows_of(self.rows.requests, case.heads)
+        self.table = BlockTable(batch.pages.select(ids), case.block_size, device)
+        self.q = batch.q[number][torch.from_numpy(ids).to(device)]
+
+
+class _Check:
+    def __init__(self, case: Case, target: str, device: torch.device) -> None:
+        self.case, self.device = case, device
+        self.batch, self.batch_there = case.batch(CPU), case.batch(device)
+        self.reference, self.target = get_target("reference"), get_target(target)
+        graph, at = case.graph, case.geometry
+        self.right = _Side(case, self.batch, self.reference.program(graph, at, case.dtype))
+        self.found = _Side(case, self.batch_there, self.target.program(graph, at, case.dtype))
+        off = OFF[RESULTS.get(target, "float32")]
+        runs = [Unsteady(graph, at, 0.0, 0), *(Unsteady(graph, at, off, n) for n in range(SAMPLES))]
+        self.exact, *self.changed = (_Side(case, self.batch, run) for run in runs)
+        self.verdict = Verdict()
+
+    def run(self) -> Verdict:
+        for number in range(self.case.steps):
+            lengths = np.array(self.case.lengths) + number
+            plan = make_plan(lengths, self.case.block_size, self.case.config, None)
+            here = _Step(self.case, self.batch, plan, number)
+            there = _Step(self.case, self.batch_there, plan, number)
+            if len(here.rows):
+                self._summaries(here, lengths)
+                ranges = self._scores(here, there)
+                self._selections(here, there, ranges)
+            self._dense(plan, number)
+        return self.verdict
+
+    def _summaries(self, step: _Step, lengths: np.ndarray) -> None:
+        due = self.right.summaries.due(step.table, step.rows.requests, lengths // self.case.block_size)
+        for side in self._sides():
+            side.summaries.update(side.layer, due)
+        there = [part if isinstance(part, slice) else part.to(self.device) for part in due]
+        self.found.summaries.update(self.found.layer, there)
+        self._states("after the cache stage", "fields")
+        self._level()
+
+    def _scores(self, here: _Step, there: _Step) -> list[Range]:
+        def scored(side: _Side, step: _Step) -> torch.Tensor:
+            return side.program.scores(step.q, side.layer, step.table, step.rows).cpu()
+
+        _, exact, *changed = (scored(side, here) for side in self._sides())
+        found = scored(self.found, there)
+        valid = here.rows.valid
+        assert found.shape == exact.shape
+        ranges = []
+        for index in range(len(exact)):
+            allowed = Range.of(exact[index], [run[index] for run in changed])
+            self._same(f"score {index}", found[index][valid], _at(allowed, valid))
+            self._count(_at(allowed, valid), found[index][valid])
+            ranges.append(allowed)
+        self.found_scores = found
+        self._states("saved", "fields")
+        self._states("saved", "requests")
+        self._level()
+        return ranges
+
+    def _selections(self, here: _Step, there: _Step, ranges: list[Range]) -> None:
+        """The rule itself is exact; on a target's own scores, a block may differ where it is in reach of the
+        k-th score."""
+        rows, picks = here.rows, []
+        for index, pick in enumerate(self.right.program.selections):
+            quota, quota_there = rows.quota(pick.k), there.rows.quota(pick.k)
+            allowed = ranges[index].rounded(self.case.dtype)
+            best = self.reference.select(allowed.exact, rows, quota)
+            picks.append((best, quota))
+            chosen = _sets(best, quota)
+            given = allowed.exact.to(self.device)
+            same = _sets(self.target.select(given, there.rows, quota_there), quota)
+            assert same == chosen, f"selection {index} on equal scores: {same} for {chosen}"
+            self._special_rows(allowed.exact, rows, quota, chosen)
+            own = rounded(self.found_scores[index].to(self.device), self.case.dtype)
+            picked = _sets(self.target.select(own, there.rows, quota_there), quota)
+            for row, (ours, theirs) in enumerate(zip(picked, chosen, strict=True)):
+                self._in_reach(allowed, row, rows.valid[row], ours, theirs)
+        listed = rows.place(picks[0][0]) if len(picks) == 1 else rows.union(picks)
+        self._attention(here, there, listed)
+
+    def _in_reach(
+        self, allowed: Range, row: int, valid: torch.Tensor, ours: set[int], theirs: set[int]
+    ) -> None:
+        assert len(ours) == len(theirs)
+        assert valid[list(ours)].all(), "a reserved block was selected"
+        upper, lower = allowed.best(True)[row], allowed.best(False)[row]
+        least, most = (bound[valid].sort(descending=True).values[len(theirs) - 1] for bound in (lower, upper))
+        assert all(upper[block] >= least for block in ours - theirs), f"row {row}: {ours} for {theirs}"
+        assert all(lower[block] <= most for block in theirs - ours), f"row {row}: {ours} for {theirs}"
+
+    def _attention(self, here: _Step, there: _Step, listed: BlockList) -> None:
+        size, blocks = self.case.block_size, here.table.ids.gather(1, listed.positions)
+        moved = BlockList(
+            listed.positions.to(self.device),
+            listed.tokens.to(self.device),
+            listed.full,
+            listed.beyond.to(self.device),
+        )
+        scale = self._scale()
+        right = self.reference.attend(here.q, self.batch.pool, blocks, listed, size, scale, Workspace())
+        found = self.target.attend(
+            there.q, self.batch_there.pool, blocks.to(self.device), moved, size, scale, Workspace()
+        )
+        self._attended("sparse attention", found, right, here.q)
+
+    def _dense(self, plan: Plan, number: int) -> None:
+        ids = _rows_of(np.flatnonzero(~plan.sparse), self.case.heads)
+        lengths = np.repeat(plan.seq_len, self.case.heads)[ids]
+        if len(ids) == 0:
+            return
+        out = [
+            target.attend_dense(
+                batch.q[number][torch.from_numpy(ids).to(batch.q.device)],
+                batch.pool,
+                batch.pages.select(ids),
+                lengths,
+                self.case.heads,
+                self._scale(),
+            )
+            for target, batch in ((self.target, self.batch_there), (self.reference, self.batch))
+        ]
+        self._attended("dense attention", out[0], out[1], self.batch.q[number][torch.from_numpy(ids)])
+
+    def _scale(self) -> float:
+        """Keeps the logits small, whatever the size of the numbers."""
+        spread = float(self.batch.pool.k.float().std() * self.batch.q.float().std())
+        return float(self.case.geometry.head_dim**-0.5 / spread)
+
+    def _attended(self, what: str, found: torch.Tensor, right: torch.Tensor, q: torch.Tensor) -> None:
+        """A relative change of a logit by u changes a weight by a factor of exp(u |logit|) at most."""
+        pool = self.batch.pool
+        logit = float(self._scale() * q.float().norm(dim=-1).max() * pool.k.float().norm(dim=-1).max())
+        value = float(pool.v.float().abs().max())
+        allowed = ATTENTION[self.case.stored] * (1 + min(logit, 16.0)) * value
+        worst = float((found.float().cpu() - right.float()).abs().max())
+        assert worst <= allowed, f"{what}: off by {worst}, allowed {allowed}"
+        assert found.dtype == right.dtype
+
+    def _sides(self) -> Sequence[_Side]:
+        return (self.right, self.exact, *self.changed)
+
+    def _level(self) -> None:
+        for side in (self.exact, *self.changed, self.found):
+            side.start_from(self.right)
+
+    def _states(self, when: str, kind: str) -> None:
+        """Everything that is kept, also where nothing was to be written."""
+        for name, found in getattr(self.found.layer, kind).items():
+            exact, *changed = (getattr(side.layer, kind)[name] for side in (self.exact, *self.changed))
+            allowed = Range.of(exact, changed).rounded(self.case.dtype)
+            self._same(f"{name} {when}", found.float().cpu(), allowed)
+            self._same(f"{name} {when}, by the reference", getattr(self.right.layer, kind)[name], allowed)
+
+    def _same(self, what: str, found: torch.Tensor, allowed: Range) -> None:
+        outside = allowed.outside(found)
+        if outside.any():
+            at = tuple(int(index) for index in outside.nonzero()[0])
+            low, exact, high = (float(x[at]) for x in (allowed.low, allowed.exact, allowed.high))
+            raise AssertionError(
+                f"{self.target.name}: {what}: {int(outside.sum())} of {outside.numel()} numbers are off; at "
+                f"{list(at)} {float(found[at])!r} for {exact!r}, allowed {low!r} to {high!r}"
+            )
+
+    def _count(self, allowed: Range, found: torch.Tensor) -> None:
+        verdict, exact = self.verdict, allowed.exact
+        verdict.scores += exact.numel()
+        verdict.unsettled += int((~allowed.settled).sum())
+        verdict.used = max(verdict.used, allowed.share(found))
+        verdict.count("NaN scores", exact.isnan().sum())
+        verdict.count("infinite scores", exact.isinf().sum())
+        verdict.count("scores within a thousandth", (allowed.high - exact <= 1e-3 * exact.abs()).sum())
+
+    def _special_rows(
+        self, scores: torch.Tensor, rows: SparseRows, quota: Quota, chosen: list[set[int]]
+    ) -> None:
+        for row, blocks in enumerate(chosen):
+            rest = rows.valid[row].clone()
+            rest[list(blocks)] = False
+            picked, left = scores[row, list(blocks)], scores[row, rest]
+            self.verdict.count("rows of ties at the k-th score", bool((picked[:, None] == left).any()))
+            self.verdict.count("rows that select a NaN", bool(picked.isnan().any()))
+            self.verdict.count("rows without an unselected block", len(left) == 0)
+
+
+def _at(allowed: Range, where: torch.Tensor) -> Range:
+    return Range(*(x[where] for x in (allowed.exact, allowed.low, allowed.high, allowed.settled)))
+
+
+def _sets(picked: torch.Tensor, quota: Quota) -> list[set[int]]:
+    """The chosen blocks of each row."""
+    found = [set(row[:k].tolist()) for row, k in zip(picked.cpu(), quota.host_k, strict=True)]
+    assert [len(row) for row in found] == quota.host_k.tolist(), "a block is listed twice"
+    return found
+
+
+def _rows_of(requests: np.ndarray, heads: int) -> np.ndarray:
+    return np.asarray((requests[:, None] * heads + np.arange(heads)).ravel())

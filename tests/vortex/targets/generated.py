@@ -1,0 +1,155 @@
+"""Generated cases: random well-typed graphs on ragged batches, for every target to run.
+
+A `Case` is a handful of plain values, and everything else follows from them: its repr is all it takes to run
+it again. `cases()` draws them for hypothesis.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from random import Random
+from typing import Literal
+
+import numpy as np
+import torch
+from hypothesis import strategies as st
+
+from tests.vortex.graph.random_graphs import random_graph
+from tests.vortex.targets.cases import laid_out
+from vortex.config import Dtype, VortexConfig
+from vortex.errors import GraphError
+from vortex.graph import FlowGraph, Geometry
+from vortex.runtime.dtypes import TORCH_DTYPES
+from vortex.runtime.pool import PAGE, KVPool, PageTable
+
+Stored = Literal["float32", "bfloat16"]
+Numbers = Literal["normal", "integers", "large"]
+
+BLOCK_SIZES = (4, 8, 16, 32, 64, 128)
+HEAD_DIMS = (32, 48, 64, 96, 128, 256)
+LATENTS = ((16, 8), (32, 16), (64, 64), (128, 32), (512, 64))
+MOST_BLOCKS, MOST_ELEMENTS = 40, 2**16  # of a row; keys of a row, where its budget leaves the choice
+
+
+@dataclass(frozen=True)
+class Case:
+    """A graph, and a batch that it decodes for some steps.
+
+    `lengths` counts the tokens of each request in the first step. `latent`: kv_lora_rank and
+    qk_rope_head_dim of an MLA model, in place of `head_dim`. `layer` is the model's layer that runs.
+    """
+
+    block_size: int = 16
+    head_dim: int = 32
+    latent: tuple[int, int] | None = None
+    group: int = 4
+    heads: int = 2
+    lengths: tuple[int, ...] = (200,)
+    scattered: bool = False
+    bos: int = 1
+    eos: int = 1
+    topk_val: int = 3
+    topk_ratio: float = 0.0
+    dtype: Dtype = "bfloat16"
+    stored: Stored = "float32"
+    numbers: Numbers = "normal"
+    layer: int = 0
+    steps: int = 1
+    ops: int = 8
+    seed: int = 0
+
+    @property
+    def geometry(self) -> Geometry:
+        if self.latent is not None:
+            return Geometry.mla(self.block_size, *self.latent, self.group)
+        return Geometry(self.block_size, self.head_dim, self.group)
+
+    @property
+    def config(self) -> VortexConfig:
+        return VortexConfig(
+            block_size=self.block_size,
+            block_reserved_bos=self.bos,
+            block_reserved_eos=self.eos,
+            topk_val=self.topk_val,
+            topk_ratio=self.topk_ratio,
+            dtype=self.dtype,
+        )
+
+    @cached_property
+    def graph(self) -> FlowGraph:
+        rng = Random(self.seed)
+        while True:
+            graph = random_graph(rng, self.geometry, self.ops, self.geometry.kind)
+            try:
+                return graph.instantiate(self.geometry)
+            except GraphError:  # too large to be real
+                continue
+
+    def batch(self, device: torch.device) -> Batch:
+        """The tokens and queries, the same on every device."""
+        random = np.random.default_rng(self.seed)
+        counts = np.repeat(-(-(np.array(self.lengths) + self.steps - 1) // PAGE), self.heads)
+        pages = laid_out(counts, self.seed if self.scattered else None)
+        dim, rows = self.geometry.head_dim, len(counts)
+        dtype = TORCH_DTYPES[self.stored]
+
+        def drawn(*shape: int) -> torch.Tensor:
+            numbers = random.standard_normal(shape, np.float32)
+            if self.numbers == "integers":
+                numbers = np.clip(np.rint(numbers), -2, 2)
+            elif self.numbers == "large":
+                numbers *= 30
+            return torch.from_numpy(numbers).to(dtype).to(device)
+
+        parts = 1 if self.latent else 2
+        stored = [drawn(int(counts.sum()) * PAGE, dim) for _ in range(parts)]
+        pool = KVPool(*stored, kv_lora_rank=self.latent[0] if self.latent else 0)
+        return Batch(pool, pages, drawn(self.steps, rows, self.group, dim))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The pool with the tokens of all steps, the pages of the rows, and the queries `[steps, rows, group,
+    head_dim]`."""
+
+    pool: KVPool
+    pages: PageTable
+    q: torch.Tensor
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    def one(*choices: object) -> object:
+        return draw(st.sampled_from(choices))
+
+    mla = draw(st.integers(0, 3)) == 3
+    latent = one(*LATENTS) if mla else None
+    dim = sum(latent) if latent else one(*HEAD_DIMS)
+    size, bos, eos = one(*BLOCK_SIZES), draw(st.integers(1, 4)), draw(st.integers(1, 4))
+    topk = draw(st.integers(1, 6))
+    least = size * (bos + eos + topk) + 1  # the shortest row that is sparse
+    most = max(least + 2 * size, min(MOST_BLOCKS * size, MOST_ELEMENTS // dim))
+    edges = {1, size, size + 1, size * (bos + eos), size * (bos + eos) + 1, least - 1, least, PAGE, PAGE + 1}
+    length = st.sampled_from(sorted(edges)) | st.integers(1, most) | st.integers(least, most)
+    lengths = draw(st.lists(length, max_size=2)) + draw(st.lists(st.integers(least, most), max_size=1))
+    return Case(
+        block_size=size,
+        head_dim=32 if latent else dim,
+        latent=latent,
+        group=draw(st.integers(1, 16)),
+        heads=draw(st.integers(1, 2)),
+        lengths=tuple(draw(st.permutations([*lengths, draw(st.integers(least, most))]))),
+        scattered=draw(st.booleans()),
+        bos=bos,
+        eos=eos,
+        topk_val=topk,
+        topk_ratio=one(0.0, 0.0, 0.3),
+        dtype=one("bfloat16", "float32", "float16", "fp8_e4m3", "fp8_e5m2"),
+        stored=one("float32", "bfloat16"),
+        numbers=one("normal", "normal", "integers", "large"),
+        layer=one(0, 1, 5),
+        steps=draw(st.integers(1, 3)),
+        ops=one(4, 8, 12, 16),
+        seed=draw(st.integers(0, 2**32 - 1)),
+    )
