@@ -127,6 +127,7 @@ class _Render:
 
     def create_cache(self) -> list[str]:
         lines = [self.header("create_cache")]
+        lines += [f"        self.{size} = {size}" for size in self.late_sizes()]
         lines += [f"        assert {guard}" for guard in self.guards if "group" not in guard.symbols()]
         for stage, index, node in self.ops():
             if _symbols(node) and "group" not in _symbols(node):
@@ -173,10 +174,7 @@ class _Render:
         waiting = [(i, node) for i, node in enumerate(self.graph.indexer) if "group" in _symbols(node)]
         if late or waiting:
             lines.append("        group = q.shape[1]")
-            needed = {s for guard in late for s in guard.symbols()} | {
-                s for _, n in waiting for s in _symbols(n)
-            }
-            lines += self.other_sizes(needed)
+            lines += [f"        {size} = self.{size}" for size in self.late_sizes()]
         lines += [f"        assert {guard}" for guard in late]
         lines += [f"        {self.creation(Stage.INDEXER, index, node)}" for index, node in waiting]
         for index, node in enumerate(self.graph.indexer):
@@ -192,16 +190,11 @@ class _Render:
             lines.append(self.statement(Stage.INDEXER, index, call))
         return lines
 
-    def other_sizes(self, needed: set[str]) -> list[str]:
-        """Sizes, besides the group, that expressions in forward_indexer use."""
-        known = {"block_size": 'cache["k"].shape[1]', "head_dim": "q.shape[2]"}
-        if self.graph.kind == "mla":
-            if needed & {"kv_lora_rank", "qk_rope_head_dim"}:
-                raise GraphError(
-                    "an expression of both the query group and the latent's parts cannot be rendered"
-                )
-            known = {"block_size": 'cache["latent"].shape[1]'}
-        return [f"        {size} = {source}" for size, source in known.items() if size in needed]
+    def late_sizes(self) -> list[str]:
+        """Sizes, besides the group, that expressions in forward_indexer use. `create_cache` keeps them."""
+        late = [guard.symbols() for guard in self.guards] + [_symbols(node) for node in self.graph.indexer]
+        used = frozenset().union(*(symbols for symbols in late if "group" in symbols))
+        return [size for size in self.sizes if size in used]
 
     def statement(self, stage: Stage, index: int, call: str) -> str:
         node = self.graph.program(stage)[index]

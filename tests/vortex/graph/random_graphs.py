@@ -21,16 +21,26 @@ Value = tuple[Ref, TensorType]
 
 
 def random_graph(
-    rng: Random, geometry: Geometry | None = None, ops: int = 8, kind: str = "gqa", stateful: bool = True
+    rng: Random,
+    geometry: Geometry | None = None,
+    ops: int = 8,
+    kind: str = "gqa",
+    stateful: bool = True,
+    must: str | None = None,
 ) -> FlowGraph:
     """A graph with a few summaries and scores that some of `ops` random indexer ops lead to. `stateful`: at
-    times with fields that the indexer saves from step to step."""
+    times with fields that the indexer saves from step to step. `must`: an indexer op that is used if it
+    fits."""
     builder = GraphBuilder(kind, geometry)
     _summaries(builder, rng)
     saved = _running(builder, rng) if stateful and rng.random() < 0.3 else []
     values = [_value(builder, Stage.INDEXER, ref) for ref in [Ref.query(), *map(Ref.field, builder.fields)]]
     for _ in range(ops):
         added = random_op(builder, Stage.INDEXER, values, rng)
+        values += [added] if added else []
+    if must is not None:
+        values.append(_value(builder, Stage.INDEXER, builder.add(Stage.INDEXER, "Mean", {}, [Ref.query()])))
+        added = random_op(builder, Stage.INDEXER, values, rng, only=must)
         values += [added] if added else []
     for name in saved:
         _save(builder, values, name, rng)
@@ -81,7 +91,9 @@ def _save(builder: GraphBuilder, values: list[Value], name: str, rng: Random) ->
     """Saves some value of the right format, mixed with what the field holds."""
     target = builder.fields[name]
     wanted = (Format.RAGGED,) if target.format is Format.PAGED else (Format.BATCHED, Format.SLOTTED)
-    ref, found = rng.choice([value for value in values if value[1].has_blocks == (wanted[0] is Format.RAGGED)])
+    ref, found = rng.choice(
+        [value for value in values if value[1].has_blocks == (wanted[0] is Format.RAGGED)]
+    )
     if found.format in (Format.PAGED, Format.SLOTTED):
         ref = builder.add(Stage.INDEXER, "Load", {}, [ref])
     if found.format is Format.PARAMETER:
@@ -111,10 +123,17 @@ def _value(builder: GraphBuilder, stage: Stage, ref: Ref) -> Value:
     return ref, builder.type_of(stage, ref)
 
 
-def random_op(builder: GraphBuilder, stage: Stage, values: list[Value], rng: Random) -> Value | None:
-    """Adds one random op that fits some of `values`, or gives up."""
-    table = [op for op in stage_ops(stage).values() if not (op.claims_output or op.selects or op.writes_field)]
-    for _ in range(20):
+def plain_ops(stage: Stage) -> list[OpDef]:
+    """The ops that may stand anywhere in a program."""
+    return [op for op in stage_ops(stage).values() if not (op.claims_output or op.selects or op.writes_field)]
+
+
+def random_op(
+    builder: GraphBuilder, stage: Stage, values: list[Value], rng: Random, only: str | None = None
+) -> Value | None:
+    """Adds one random op (of the name `only`) that fits some of `values`, or gives up."""
+    table = [op for op in plain_ops(stage) if only in (None, op.name)]
+    for _ in range(20 if only is None else 200):
         op = rng.choice(table)
         operands = [rng.choice(values) for _ in op.operands]
         attrs = random_attrs(op, stage, operands, rng)
