@@ -46,6 +46,9 @@ def execute(order: Order, console: Console) -> int:
     Raises:
         SearchError, LedgerError: the message says what to do.
     """
+    if order.resume:
+        with Ledger(order.database, create=False):
+            pass  # a ledger that is not there has nothing to resume, and must not be made
     with Ledger(order.database) as ledger:
         run = ledger.find_run(order.resume) if order.resume else None
         settings = order.settings or _settings(run, order.changes)

@@ -57,7 +57,7 @@ def test_resume_may_stand_alone() -> None:
     [
         (["--proposer", "oracle"], "proposer: Input should be 'auto', 'llm', 'evolution' or 'random'"),
         (["--executor", "cluster"], "executor: Input should be 'ray' or 'local'"),
-        (["--resume", "nothing"], "holds no run yet"),
+        (["--resume", "nothing"], "there is no such file: run a search first"),
         (["--resume", "--seed", "3"], "--seed cannot change when a run is resumed"),
         (["--model", "/nowhere"], "no config.json there"),
         (["--db", "nosuch://x"], "not a database this installation can open"),
@@ -68,6 +68,7 @@ def test_mistakes_are_said_in_one_line(arguments: list[str], message: str, tmp_p
     assert told.returncode == 1
     assert message in told.stdout
     assert "Traceback" not in told.stdout + told.stderr
+    assert "--resume" not in arguments or not list(tmp_path.iterdir())
 
 
 def test_the_llm_proposer_without_a_key_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
