@@ -2,7 +2,8 @@
 against.
 
 Query heads of a group are the rows of one matrix, so that K and V are read once; a baseline that repeats
-the heads reads them `group` times and flatters every sparse algorithm.
+the heads reads them `group` times and flatters every sparse algorithm. MLA attends over the latents with the
+absorbed query, all heads being one group: a baseline that expands K and V from them would flatter as much.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ import torch
 
 from evaluators.measure.kv import Cache
 from vortex.engine.hf.geometry import ModelShape
-from vortex.runtime.pool import PAGE
+from vortex.runtime.pool import PAGE, KVPool
 
 
 class DenseKernel(ABC):
     """Attends once in every layer; everything of the size of the cache is allocated before.
 
-    q, out: [batch, heads, group, dim]; `out` is the last layer's. kv: K and V of each layer and request as
-    [heads, capacity, dim] views of the pools.
+    q: [batch, heads, group, head_dim]; out: [batch, heads, group, value_dim], the last layer's. kv: K and V
+    of each layer and request as [heads, capacity, dim] views of the pools.
     """
 
     name: str
@@ -30,16 +31,16 @@ class DenseKernel(ABC):
         batch = len(cache.lengths)
         generator = torch.Generator().manual_seed(0)
         self.q = torch.randn((batch, shape.heads, shape.group, shape.head_dim), generator=generator)
-        self.out = torch.empty_like(self.q)
-        self.scale = shape.head_dim**-0.5
+        self.out = torch.empty((batch, shape.heads, shape.group, cache.pools[0].value_dim))
+        self.scale = shape.scale
         starts = cache.pages.pages[:, 0].reshape(batch, shape.heads)[:, 0] * PAGE
         capacity = int(cache.pages.counts[0]) * PAGE
 
-        def view(data: torch.Tensor, start: int) -> torch.Tensor:
-            part = data[start : start + shape.heads * capacity]
-            return part.view(shape.heads, capacity, shape.head_dim)
+        def view(pool: KVPool, start: int) -> tuple[torch.Tensor, torch.Tensor]:
+            own = slice(start, start + shape.heads * capacity)
+            return pool.pair([data[own].view(shape.heads, capacity, shape.head_dim) for data in pool.stored])
 
-        self.kv = [[(view(p.k, int(s)), view(p.v, int(s))) for s in starts] for p in cache.pools]
+        self.kv = [[view(pool, int(start)) for start in starts] for pool in cache.pools]
         self.logits = torch.empty(shape.heads * shape.group * capacity)
 
     def __call__(self, lengths: np.ndarray) -> None:
@@ -51,7 +52,7 @@ class DenseKernel(ABC):
 
     @abstractmethod
     def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor) -> None:
-        """q, out [heads, group, dim]; k, v [heads, length, dim]."""
+        """q [heads, group, head_dim], out [heads, group, value_dim]; k, v [heads, length, their dim]."""
 
 
 class Bmm(DenseKernel):
@@ -66,11 +67,15 @@ class Bmm(DenseKernel):
 
 
 class Sdpa(DenseKernel):
+    """Values of a latent are taken whole and cut afterwards: the fused kernel wants them as wide as keys."""
+
     name = "sdpa, group as query rows"
 
     def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor) -> None:
         attention = torch.nn.functional.scaled_dot_product_attention
-        out.copy_(attention(q[None], k[None], v[None], scale=self.scale)[0])
+        values = v if v.shape == k.shape else k
+        found = attention(q[None], k[None], values[None], scale=self.scale)[0]
+        out.copy_(found[..., : out.shape[-1]])
 
 
 DENSE_KERNELS: tuple[type[DenseKernel], ...] = (Bmm, Sdpa)

@@ -120,11 +120,10 @@ def price(
     for what it reads there. It depends on the plan alone, not on when a row stops.
     """
     from vortex.engine.hf.geometry import ModelShape
-    from vortex.graph.geometry import Geometry
     from vortex.runtime.traffic import Traffic
 
     shape = ModelShape.of(workload.model)
-    geometry = Geometry(config.block_size or 16, shape.head_dim, shape.group)
+    geometry = workload.store.pools[0].geometry(config.block_size or 16, shape.group)
     traffic = Traffic(graph, geometry, config, shape.layers, shape.heads)
     lengths = [step_lengths(prompt) for prompt in chosen]
     every, where = np.unique(np.concatenate(lengths), return_inverse=True)

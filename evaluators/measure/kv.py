@@ -1,4 +1,4 @@
-"""K/V to time attention on: of a stored prompt, or synthetic of the same geometry."""
+"""K/V or latents to time attention on: of a stored prompt, or synthetic of the same geometry."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from vortex.runtime.pool import PAGE, KVPool, PageTable
 
 ROOM = 128
 MEMORY_BYTES = 1 << 30
-"""Synthetic K/V stays below this: layers then share it in turn."""
+"""Synthetic pools stay below this: layers then share them in turn."""
 
 
 @dataclass(frozen=True)
 class Cache:
-    """K/V of every layer (pools may repeat) for a batch of requests of `lengths` tokens, with room for new
-    ones."""
+    """The pools of every layer (they may repeat) for a batch of requests of `lengths` tokens, with room for
+    new ones."""
 
     pools: Sequence[KVPool]
     pages: PageTable
@@ -38,16 +38,20 @@ def stored_cache(workload: Workload) -> Cache:
 
 
 def synthetic_cache(shape: ModelShape, length: int, batch: int, seed: int) -> Cache:
-    """Random K/V of `length` tokens in the geometry of a model."""
+    """Random K/V or latents of `length` tokens in the geometry of a model."""
     each = -(-(length + ROOM) // PAGE)
     rows = batch * shape.heads
-    pool_bytes = 2 * rows * each * PAGE * shape.head_dim * 4
-    distinct = max(1, min(shape.layers, MEMORY_BYTES // pool_bytes))
-    made = []
     generator = torch.Generator().manual_seed(seed)
-    for _ in range(distinct):
-        size = (rows * each * PAGE, shape.head_dim)
-        made.append(KVPool(torch.randn(size, generator=generator), torch.randn(size, generator=generator)))
+
+    def random_pool() -> KVPool:
+        pool = shape.pool(rows * each, torch.float32, torch.device("cpu"))
+        for data in pool.stored:
+            data.normal_(generator=generator)
+        return pool
+
+    made = [random_pool()]
+    distinct = max(1, min(shape.layers, MEMORY_BYTES // (rows * each * PAGE * made[0].token_bytes)))
+    made += [random_pool() for _ in range(distinct - 1)]
     pages = PageTable.contiguous(np.arange(rows) * each, np.full(rows, each))
     lengths = np.full(batch, length, dtype=np.int64)
     return Cache([made[i % distinct] for i in range(shape.layers)], pages, lengths, ROOM)

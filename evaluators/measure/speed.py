@@ -55,6 +55,7 @@ class Spread(BaseModel):
 class SpeedColumn(BaseModel):
     """Attention of one decode step at one length.
 
+    head_dim: features of a key; MLA's is a latent, of which `kv_lora_rank` (else 0) are the value.
     kv: "prompts" (the workload's own K/V) or "synthetic" (random K/V of the same geometry: the accuracy of
     the candidate was not measured at this length). ratio: dense time over sparse time, pair by pair; above
     1 the candidate is faster.
@@ -68,6 +69,7 @@ class SpeedColumn(BaseModel):
     heads: int
     group: int
     head_dim: int
+    kv_lora_rank: int = 0
     kv: Literal["prompts", "synthetic"]
     accuracy_measured: bool
     dense_kernel: str
@@ -166,6 +168,7 @@ def _column(
         heads=shape.heads,
         group=shape.group,
         head_dim=shape.head_dim,
+        kv_lora_rank=shape.kv_lora_rank,
         kv=kv,
         accuracy_measured=kv == "prompts",
         dense_kernel=fastest,
@@ -193,9 +196,9 @@ def _steps(
 
     generator = torch.Generator().manual_seed(seed)
     batch = len(cache.lengths)
-    scale = shape.head_dim**-0.5
     q = torch.randn((batch, shape.heads * shape.group, shape.head_dim), generator=generator)
-    k, v = (torch.randn((batch, shape.heads, shape.head_dim), generator=generator) for _ in range(2))
+    new = [torch.randn((batch, shape.heads, shape.head_dim), generator=generator) for _ in range(2)]
+    k, v = new[0], None if shape.latent else new[1]
     done = 0
     while done < repeats:
         session = DecodeSession(cache.pools, cache.pages, cache.lengths, shape.group, graph, config)
@@ -203,7 +206,7 @@ def _steps(
         def step(session: DecodeSession = session) -> None:
             session.begin_step()
             for layer in range(shape.layers):
-                session.attend(layer, q, k, v, scale)
+                session.attend(layer, q, k, v, shape.scale)
 
         step()
         for _ in range(min(repeats - done, cache.room - 1)):

@@ -60,6 +60,14 @@ class ModelShape:
         """0 for K/V heads."""
         return self.latent.kv_lora_rank if self.latent else 0
 
+    @property
+    def scale(self) -> float:
+        """Of the logits, where the model sets no other: one over the root of a query head's features, MLA's as
+        they are before absorption."""
+        latent = self.latent
+        features = latent.qk_nope_head_dim + latent.qk_rope_head_dim if latent else self.head_dim
+        return float(features**-0.5)
+
     def pool(self, pages: int, dtype: torch.dtype, device: torch.device) -> KVPool:
         """An empty pool for one layer of the model."""
         return KVPool.allocate(pages, self.head_dim, dtype, device, self.kv_lora_rank)
