@@ -131,15 +131,17 @@ class VortexConfig(BaseModel):
         return self.model_copy(update={"module_path": str(folder / module)})
 
     def load_graph(self) -> FlowGraph:
-        """Trace the flow that `module_name` (and `module_path`) name. Trusted code only: the file is
-        imported.
+        """Trace the flow that `module_name` (and `module_path`) name, with FlowAdvice. Trusted code only: the
+        file is imported.
         """
         from vortex.flow import build_vflow, trace_flow
+        from vortex.flow.loader import advise
 
         if self.module_name is None:
             raise ConfigError("module_name is missing: name the registered flow to run")
         flow = build_vflow(self.module_name, user_file=self.module_path)
-        return trace_flow(flow, block_size=self.block_size or 16)
+        graph = trace_flow(flow, block_size=self.block_size or 16)
+        return advise(graph, self.module_path or self.module_name)
 
 
 def refusals(values: Mapping[str, object], prefix: str = "") -> dict[str, str]:

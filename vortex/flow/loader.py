@@ -187,9 +187,13 @@ def trace_source(
 def load_graph(path_or_name: str | Path, *, geometry: Geometry | None = None) -> FlowGraph:
     """The graph of a registered flow, of a flow file (`flow.py`, or `flow.py:name` if it registers
     several), or of a `graph.json`. Warns of what is probably not meant. Raises VortexError."""
-    graph = _load_graph(str(path_or_name), geometry)
+    return advise(_load_graph(str(path_or_name), geometry), path_or_name)
+
+
+def advise(graph: FlowGraph, source: object) -> FlowGraph:
+    """Warns (FlowAdvice) of what is probably not meant in a graph, and returns it."""
     for sentence in advice(graph):
-        warnings.warn(f"{path_or_name}: {sentence}", FlowAdvice, stacklevel=2)
+        warnings.warn(f"{source}: {sentence}", FlowAdvice, stacklevel=3)
     return graph
 
 

@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
-from vortex.graph.model import FlowGraph, RefKind, Stage
+from collections.abc import Iterator
+
+from vortex.graph.build import DECLARED_IN
+from vortex.graph.fusion import cut
+from vortex.graph.model import FlowGraph, Node, RefKind
 
 
 def advice(graph: FlowGraph) -> tuple[str, ...]:
-    """One sentence for each oddity of a graph as it was traced (not of its canonical form)."""
-    read = {ref.name for _, node in graph.nodes() for ref in node.inputs if ref.kind is RefKind.FIELD}
-    written = {node.output for _, node in graph.nodes() if node.output is not None}
-    found = []
+    """One sentence for each oddity of a graph as it was traced (not of its canonical form), with the line of
+    the flow's file where it is known. What has no effect on the selection or a saved field does not count."""
+    return tuple(_advice(graph))
+
+
+def _advice(graph: FlowGraph) -> Iterator[str]:
+    kernels = cut(graph)
+    scoring = sorted(index for kernel in kernels.scoring for index in kernel.nodes)
+    uses = [(graph.indexer[index], kernels.operands[index]) for index in scoring]
+    scored = {ref.name: node for node, refs in reversed(uses) for ref in refs if ref.kind is RefKind.FIELD}
+    zeros = {ref.name: node for node in graph.cache for ref in node.inputs if ref.kind is RefKind.FIELD}
+    written = {node.output: node for _, node in graph.nodes() if node.output is not None}
     for field in graph.fields:
-        if field.name not in read | written:
-            found.append(f"the field {field.name!r} is neither written nor read; remove it from create_cache")
-        elif field.name not in written:
-            found.append(f"the field {field.name!r} is never written and reads as zeros")
-        elif field.name not in read:
-            found.append(f"the field {field.name!r} is written and never read")
-    for name in (field.name for field in graph.injected):
-        if any(ref.name == name for node in graph.canonical().program(Stage.INDEXER) for ref in node.inputs):
-            found.append(
-                f"the indexer reads all of {name!r} in every step, which costs as much as attending to it"
-            )
-    return tuple(found)
+        name, writer = f"the field {field.name!r}", written.get(field.name)
+        reader = scored.get(field.name) or zeros.get(field.name)
+        if writer is None and reader is None:
+            yield f"{name} is neither written nor read; remove it from {DECLARED_IN[field.format]}"
+        elif writer is None:
+            yield f"{name} is never written and reads as zeros{_line(reader)}"
+        elif reader is None:
+            yield f"{name} is written and never read{_line(writer)}"
+    for field in graph.injected:
+        if field.name in scored:
+            line = _line(scored[field.name])
+            yield f"the indexer reads all of {field.name!r} in every step: as dear as attending to it{line}"
+
+
+def _line(node: Node | None) -> str:
+    return f" (line {node.line})" if node is not None and node.line else ""
