@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from search_spaces.expr import Apply, Attrs
-from search_spaces.motifs import scale, weight
+from search_spaces.motifs import RANK, scale, weight
 from vortex.dims import Dim
 from vortex.errors import FlowTypeError
 from vortex.graph.model import Attr, Stage, TensorType
@@ -108,6 +108,8 @@ def _size(param: IntParam, x: TensorType, rng: random.Random, drawn: dict[str, A
         rows = drawn["rows"]
         return (x.rows * x.cols) // rows if isinstance(rows, int) and Dim.of(rows).hint > 0 else None
     if param.name in ("start", "end"):
+        if "kv_lora_rank" in x.cols.expr.symbols() and rng.random() < 0.5:
+            return RANK  # where the content of a latent ends
         eighths = rng.randint(0, 8)
         return x.cols * eighths // 8
     return None

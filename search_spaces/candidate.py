@@ -39,7 +39,10 @@ class Candidate:
         return hashlib.sha256(document.encode()).hexdigest()
 
     def serves(self, geometry: Geometry) -> bool:
-        """Whether the graph runs on a model of this head_dim and group with these knobs' block size."""
+        """Whether the graph is for models of this kind and runs at their sizes with these knobs' block
+        size."""
+        if self.graph.kind != geometry.kind:
+            return False
         try:
             self.graph.instantiate(replace(geometry, block_size=self.knobs.block_size))
         except VortexError:

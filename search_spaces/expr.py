@@ -32,6 +32,11 @@ class Expr:
         """Ops in the tree, a shared subexpression counted each time it is used."""
         return sum(part.size for part in self.inputs)
 
+    @cached_property
+    def kinds(self) -> frozenset[str]:
+        """Kinds of flow that the leaves belong to: one, unless parts of two kinds were put together."""
+        return frozenset().union(*(part.kinds for part in self.inputs))
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Expr) and self.key == other.key
 
@@ -44,13 +49,19 @@ class Expr:
 
 @dataclass(frozen=True, eq=False)
 class Given(Expr):
-    """What the engine provides: the query `q`, or the block's own `k`, `v` (MLA: `latent`)."""
+    """What the engine provides to a "gqa" flow, the query `q` or the block's own `k`, `v`; to an "mla" flow
+    `q` or `latent`."""
 
     name: str
+    kind: str = "gqa"
 
     @cached_property
     def key(self) -> str:
-        return self.name
+        return self.name if self.kind == "gqa" else f"{self.kind} {self.name}"
+
+    @cached_property
+    def kinds(self) -> frozenset[str]:
+        return frozenset([self.kind])
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +99,11 @@ class Apply(Expr):
     @cached_property
     def size(self) -> int:
         return 1 + sum(part.size for part in self.operands)
+
+
+def kind_of(expr: Expr) -> str:
+    """The kind of flow that the expression is a part of; "gqa" for one without leaves."""
+    return min(expr.kinds, default="gqa")
 
 
 Path = tuple[int, ...]

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 
 from search_spaces import motifs
 from search_spaces.attributes import draw_attrs
-from search_spaces.expr import Apply, Expr, Given, Place, Stored, fields, places, with_inputs
+from search_spaces.expr import Apply, Expr, Given, Place, Stored, fields, kind_of, places, with_inputs
 from search_spaces.program import Program, to_graph
-from search_spaces.typed import UntypedError, is_score, op, same_type, type_of, typed
+from search_spaces.typed import TRACED, UntypedError, is_score, op, same_type, type_of, typed
 from vortex.errors import VortexError
-from vortex.graph.geometry import Geometry
 from vortex.graph.model import FlowGraph, Format, Stage, TensorType
 from vortex.ops import OPS, OpDef, stage_ops
+from vortex.ops.params import WeightParam, source
 
 MAX_OPS = 24
 MAX_FIELDS = 3
 MAX_FIELD_VECTORS = 6
-"""Of all fields of a block of 16 tokens, in vectors of head_dim: beyond that a summary costs like the
-block."""
+"""Of all fields of a block of 16 tokens, in vectors of head_dim (MLA: of a latent): beyond that a summary
+costs like the block."""
 
 _RARE = {
     "MaskSlice": 0.1,
@@ -45,7 +45,7 @@ class Draft:
 
 def as_draft(program: Program, what: str) -> Draft | None:
     """The graph of a program if it is a sensible flow of the grammar, else None."""
-    if not sensible(program.score):
+    if not (all(map(sensible, program.scores)) and _small(*program.scores)):
         return None
     try:
         return Draft(to_graph(program), what)
@@ -57,30 +57,35 @@ def sensible(score: Expr) -> bool:
     """Typed, one score per block, small, of the query and a field, and not of raw keys or values."""
     if score.size > 4 * MAX_OPS or not typed(score) or not is_score(type_of(score)):
         return False
+    if not _small(score):
+        return False
     found = list(places(score))
-    if len({place.expr for place in found if isinstance(place.expr, Apply)}) > MAX_OPS:
-        return False
-    held = fields(score)
-    raw = any(isinstance(p.expr, Given) and p.expr.name != "q" and p.stage is Stage.INDEXER for p in found)
-    asked = any(p.expr == motifs.Q for p in found)
-    if not all(_unambiguous(place) for place in found):
-        return False
-    return asked and not raw and 0 < len(held) <= MAX_FIELDS and _vectors(held) <= MAX_FIELD_VECTORS
+    given = [(place.expr.name, place.stage) for place in found if isinstance(place.expr, Given)]
+    raw = any(name != "q" and stage is Stage.INDEXER for name, stage in given)
+    asked = any(name == "q" for name, _ in given)
+    return asked and not raw and len(fields(score)) > 0 and all(_unambiguous(place) for place in found)
+
+
+def _small(*scores: Expr) -> bool:
+    """Whether they have few ops and few fields together, and the fields are small."""
+    ops = {place.expr for score in scores for place in places(score) if isinstance(place.expr, Apply)}
+    held = tuple({field: None for score in scores for field in fields(score)})
+    return len(ops) <= MAX_OPS and len(held) <= MAX_FIELDS and _vectors(held) <= MAX_FIELD_VECTORS
 
 
 def _unambiguous(place: Place) -> bool:
     """Typed by the same symbols at the sizes that flows are traced with, where block_size//16 is 1."""
     try:
-        traced = type_of(place.expr, place.stage, Geometry())
+        traced = type_of(place.expr, place.stage, TRACED[kind_of(place.expr)])
     except UntypedError:
         return False
     return same_type(traced, type_of(place.expr, place.stage))
 
 
 def _vectors(held: tuple[Stored, ...]) -> float:
-    geometry = Geometry()
     try:
-        return sum(type_of(field, Stage.INDEXER, geometry).numel for field in held) / geometry.head_dim
+        at = [(field, TRACED[kind_of(field)]) for field in held]
+        return sum(type_of(field, Stage.INDEXER, sizes).numel / sizes.head_dim for field, sizes in at)
     except VortexError:
         return float("inf")
 
@@ -120,7 +125,11 @@ def usable_ops(stage: Stage, operands: int) -> list[tuple[OpDef, float]]:
         (definition, _RARE.get(name, 0.1 if name.startswith("Where") else 1.0))
         for name, definition in stage_ops(stage).items()
         if len(definition.operands) == operands
-        and not (definition.claims_output or definition.writes_field or definition.side_effect)
+        and not (definition.claims_output or definition.selects)
+        and not (definition.writes_field or definition.side_effect)
+        and not any(
+            isinstance(param, WeightParam) for param in definition.params
+        )  # nothing to draw them from
     ]
 
 
@@ -135,9 +144,11 @@ def random_apply(stage: Stage, operands: tuple[Expr, ...], rng: random.Random) -
     return made if typed(made, stage) else None
 
 
-def grown(wanted: TensorType, stage: Stage, rng: random.Random, steps: int = 14) -> Expr | None:
+def grown(
+    wanted: TensorType, stage: Stage, rng: random.Random, kind: str = "gqa", steps: int = 14
+) -> Expr | None:
     """A random expression of exactly the wanted type: ops applied to a pool of idioms until some fit."""
-    pool: list[Expr] = _leaves(stage, rng)
+    pool: list[Expr] = _leaves(stage, rng, motifs.LEAVES[kind])
     first = len(pool)
     for _ in range(steps):
         count = 1 if rng.random() < 0.6 else 2
@@ -149,13 +160,13 @@ def grown(wanted: TensorType, stage: Stage, rng: random.Random, steps: int = 14)
     return rng.choice(made_here or fitting) if fitting else None
 
 
-def _leaves(stage: Stage, rng: random.Random) -> list[Expr]:
+def _leaves(stage: Stage, rng: random.Random, of: motifs.Leaves) -> list[Expr]:
     if stage is Stage.CACHE:
-        drafts: list[Expr] = [motifs.K, motifs.K, motifs.K, rng.choice(motifs.CENTRES)(rng), motifs.mean(rng)]
-        drafts += [rng.choice(motifs.SCALARS)(rng), motifs.deviation(rng)]
+        drafts: list[Expr] = [of.k, of.k, of.k, rng.choice(motifs.CENTRES)(rng, of), motifs.mean(rng, of)]
+        drafts += [rng.choice(motifs.SCALARS)(rng, of), motifs.deviation(rng, of)]
     else:
-        drafts = [motifs.Q, motifs.pooled_query(rng), Stored(rng.choice(motifs.CENTRES)(rng))]
-        drafts += [rng.choice(motifs.SCORES)(rng), Stored(rng.choice(motifs.SCALARS)(rng))]
+        drafts = [of.q, motifs.pooled_query(rng, of), Stored(rng.choice(motifs.CENTRES)(rng, of))]
+        drafts += [rng.choice(motifs.SCORES)(rng, of), Stored(rng.choice(motifs.SCALARS)(rng, of))]
     return [expr for expr in drafts if typed(expr, stage)]
 
 
@@ -182,7 +193,9 @@ def _formula(expr: Expr) -> str:
         return f"({parts[0]} . {parts[1]})"
     definition = OPS.get((Stage.INDEXER, expr.op)) or OPS[Stage.CACHE, expr.op]
     usual = {param.name: param.default for param in definition.params}
-    shown = [f"{name}={value}" for name, value in attrs.items() if name == "dim" or value != usual[name]]
+    shown = [
+        f"{name}={source(value)}" for name, value in attrs.items() if name == "dim" or value != usual[name]
+    ]
     return f"{expr.op}({', '.join(parts + shown)})"
 
 

@@ -1,17 +1,30 @@
-"""Typed edits of a block score. Each says in words what it did; `edited` keeps what the grammar accepts."""
+"""Typed edits of a block score. Each says in words what it did; `edited` keeps what the grammar accepts.
+
+What two parents make together is `crossover.py`.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from search_spaces import motifs
 from search_spaces.attributes import draw_attrs, perturbed
-from search_spaces.expr import Apply, Expr, Place, Stored, fields, places, replaced, replaced_everywhere
-from search_spaces.grammar import Draft, as_draft, brief, grown, sensible, settled, simplified, usable_ops
+from search_spaces.expr import (
+    Apply,
+    Expr,
+    Place,
+    Stored,
+    fields,
+    kind_of,
+    places,
+    replaced,
+    replaced_everywhere,
+)
+from search_spaces.grammar import as_draft, brief, grown, sensible, settled, simplified, usable_ops
 from search_spaces.program import OutsideError, Program, from_graph
-from search_spaces.typed import op, same_type, type_of, typed
+from search_spaces.typed import is_score, op, same_type, type_of, typed
 from vortex.graph.model import FlowGraph, Format, Stage
 from vortex.ops import OPS
 
@@ -22,26 +35,21 @@ _TRIES = 20
 class Edit:
     score: Expr
     what: str
-    donor: int | None = None
-    """Position of the other parent among the donors, where one was used."""
 
 
 @dataclass(frozen=True)
 class Mutation:
-    """A graph that differs from its parent's, and how. `donor`: which of the others gave a part, if one
-    did."""
+    """A graph that differs from its parents', and how."""
 
     graph: FlowGraph
     what: str
-    donor: int | None = None
 
 
-Move = Callable[[Expr, random.Random, Sequence[Expr]], Edit | None]
+Move = Callable[[Expr, random.Random], Edit | None]
 
 
-def mutate(graph: FlowGraph, rng: random.Random, others: Sequence[FlowGraph] = ()) -> Mutation | None:
-    """One or two typed edits of a graph; `others` may give parts. None when the graph lies outside the
-    grammar.
+def mutate(graph: FlowGraph, rng: random.Random) -> Mutation | None:
+    """One or two typed edits of a graph. None when the graph lies outside the grammar.
 
     The result is canonical, well-typed, small, and has another hash than `graph`.
     """
@@ -49,43 +57,55 @@ def mutate(graph: FlowGraph, rng: random.Random, others: Sequence[FlowGraph] = (
         program = from_graph(graph)
     except OutsideError:
         return None
-    donors = [_score(other) for other in others]
     for _ in range(_TRIES):
-        score, said, donor = program.score, [], None
+        changed, said = program, []
         for _ in range(rng.choice((1, 1, 1, 2))):
-            edit = edited(score, rng, [d for d in donors if d is not None])
-            if edit is not None:
-                score, donor = edit.score, edit.donor if edit.donor is not None else donor
-                said.append(edit.what)
-        draft: Draft | None = as_draft(Program(score, program.selector, program.attrs), "; ".join(said))
+            found = _edited_program(changed, rng)
+            if found is not None:
+                changed = found[0]
+                said.append(found[1])
+        draft = as_draft(changed, "; ".join(said))
         if draft is not None and said and draft.graph.hash != graph.hash:
-            return Mutation(draft.graph, draft.what, _position(donors, donor))
+            return Mutation(draft.graph, draft.what)
     return None
 
 
-def edited(score: Expr, rng: random.Random, donors: Sequence[Expr]) -> Edit | None:
+def _edited_program(program: Program, rng: random.Random) -> tuple[Program, str] | None:
+    """One of the scores edited, or a union given up for one of its two."""
+    index = rng.randrange(len(program.scores))
+    if len(program.scores) > 1 and rng.random() < 0.2:
+        return Program.top(program.scores[index]), f"one of two selections: {brief(program.scores[index])}"
+    edit = edited(program.scores[index], rng)
+    return (program.with_score(index, edit.score), edit.what) if edit is not None else None
+
+
+def edited(score: Expr, rng: random.Random) -> Edit | None:
     """One edit that leaves a sensible score, or None when many tries gave none."""
     moves = [move for move, _ in MOVES]
     weights = [weight for _, weight in MOVES]
     for _ in range(_TRIES):
-        edit = rng.choices(moves, weights)[0](score, rng, donors)
+        edit = rng.choices(moves, weights)[0](score, rng)
         if edit is None:
             continue
         final = settled(simplified(edit.score), rng)
         if final is not None and final != score and sensible(final):
-            return Edit(final, edit.what, edit.donor)
+            return Edit(final, edit.what)
     return None
 
 
-def other_summary(score: Expr, rng: random.Random, donors: Sequence[Expr]) -> Edit | None:
+def _leaves(score: Expr) -> motifs.Leaves:
+    return motifs.LEAVES[kind_of(score)]
+
+
+def other_summary(score: Expr, rng: random.Random) -> Edit | None:
     """One field holds another idiom of about the same shape."""
     field = rng.choice(fields(score))
     single = str(type_of(field).cols) == "1"
-    new = Stored(rng.choice(motifs.SCALARS if single else motifs.CENTRES)(rng))
+    new = Stored(rng.choice(motifs.SCALARS if single else motifs.CENTRES)(rng, _leaves(score)))
     return Edit(replaced_everywhere(score, field, new), f"field {brief(field)} becomes {brief(new)}")
 
 
-def more_or_fewer_rows(score: Expr, rng: random.Random, donors: Sequence[Expr]) -> Edit | None:
+def more_or_fewer_rows(score: Expr, rng: random.Random) -> Edit | None:
     """A reduction over the tokens of a block becomes one over groups of tokens, or back."""
     field = rng.choice(fields(score))
     place = rng.choice([p for p in places(field) if isinstance(p.expr, Apply)])
@@ -102,23 +122,43 @@ def more_or_fewer_rows(score: Expr, rng: random.Random, donors: Sequence[Expr]) 
     return Edit(replaced_everywhere(score, field, new), f"field {brief(field)} becomes {brief(new)}")
 
 
-def other_heads(score: Expr, rng: random.Random, donors: Sequence[Expr]) -> Edit | None:
+def other_heads(score: Expr, rng: random.Random) -> Edit | None:
     """The query heads are pooled before the product instead of after it, or the other way round."""
+    of = _leaves(score)
     pooled = [
         p
         for p in places(score)
-        if isinstance(p.expr, Apply) and p.expr.operands == (motifs.Q,) and _pools(p.expr)
+        if isinstance(p.expr, Apply) and p.expr.operands == (of.q,) and _pools(p.expr)
     ]
     if pooled:
         old = rng.choice(pooled).expr
         return Edit(
-            replaced_everywhere(score, old, motifs.Q), f"heads are scored one by one, without {brief(old)}"
+            replaced_everywhere(score, old, of.q), f"heads are scored one by one, without {brief(old)}"
         )
-    new = motifs.pooled_query(rng)
-    return Edit(replaced_everywhere(score, motifs.Q, new), f"heads are pooled first by {brief(new)}")
+    new = motifs.pooled_query(rng, of)
+    return Edit(replaced_everywhere(score, of.q, new), f"heads are pooled first by {brief(new)}")
 
 
-def head_softmax(score: Expr, rng: random.Random, donors: Sequence[Expr]) -> Edit | None:
+def other_parts(score: Expr, rng: random.Random) -> Edit | None:
+    """MLA: content and position of the query weighted apart, or no longer."""
+    of = _leaves(score)
+    if of.kind != "mla":
+        return None
+    weighted = [
+        p
+        for p in places(score)
+        if isinstance(p.expr, Apply)
+        and p.expr.op == "Multiply"
+        and type_of(p.expr, p.stage).format is Format.BATCHED
+    ]
+    if weighted:
+        old = rng.choice(weighted).expr
+        return Edit(replaced_everywhere(score, old, of.q), f"the query as it is, without {brief(old)}")
+    new = motifs.parts_weighted(rng, of.q)
+    return Edit(replaced_everywhere(score, of.q, new), f"parts of the query weighted by {brief(new)}")
+
+
+def head_softmax(score: Expr, rng: random.Random) -> Edit | None:
     """A softmax (or L2 normalisation) over blocks of what is reduced over heads or sub-blocks."""
     found = [
         p
@@ -138,7 +178,21 @@ def head_softmax(score: Expr, rng: random.Random, donors: Sequence[Expr]) -> Edi
     )
 
 
-def other_op(score: Expr, rng: random.Random, donors: Sequence[Expr]) -> Edit | None:
+def smoothed(score: Expr, rng: random.Random) -> Edit | None:
+    """A block gets a share of the score of the block before, or no longer."""
+    found = [p for p in _inside(score, Stage.INDEXER) if isinstance(p.expr, Apply) and p.expr.op == "Conv1d"]
+    if found:
+        place = rng.choice(found)
+        return Edit(replaced(score, place.path, place.expr.inputs[0]), "blocks score for themselves alone")
+    new = motifs.smoothed(rng, score)
+    return (
+        Edit(new, f"each block with a share of the block before: {brief(new)}")
+        if is_score(type_of(score))
+        else None
+    )
+
+
+def other_op(score: Expr, rng: random.Random) -> Edit | None:
     """An op replaced by another one of the table that gives the same type."""
     place = rng.choice([p for p in places(score) if isinstance(p.expr, Apply)])
     assert isinstance(place.expr, Apply)
@@ -155,10 +209,10 @@ def other_op(score: Expr, rng: random.Random, donors: Sequence[Expr]) -> Edit | 
     if not drafts:
         return None
     new = rng.choices([d for d, _ in drafts], [w for _, w in drafts])[0]
-    return _replace(score, place, new, f"{brief(place.expr)} becomes {brief(new)}")
+    return replace_at(score, place, new, f"{brief(place.expr)} becomes {brief(new)}")
 
 
-def other_argument(score: Expr, rng: random.Random, donors: Sequence[Expr]) -> Edit | None:
+def other_argument(score: Expr, rng: random.Random) -> Edit | None:
     """One constructor argument of an op changed."""
     place = rng.choice([p for p in places(score) if isinstance(p.expr, Apply)])
     assert isinstance(place.expr, Apply)
@@ -168,10 +222,10 @@ def other_argument(score: Expr, rng: random.Random, donors: Sequence[Expr]) -> E
         return None
     name, new = found
     before, after = dict(place.expr.attrs)[name], dict(new.attrs)[name]
-    return _replace(score, place, new, f"{name} of {brief(place.expr, 50)} from {before} to {after}")
+    return replace_at(score, place, new, f"{name} of {brief(place.expr, 50)} from {before} to {after}")
 
 
-def new_unary(score: Expr, rng: random.Random, donors: Sequence[Expr]) -> Edit | None:
+def new_unary(score: Expr, rng: random.Random) -> Edit | None:
     """An op that keeps the type inserted somewhere below the root."""
     place = rng.choice([p for p in places(score) if p.path and not isinstance(p.expr, Stored)])
     below = type_of(place.expr, place.stage)
@@ -187,35 +241,39 @@ def new_unary(score: Expr, rng: random.Random, donors: Sequence[Expr]) -> Edit |
     return Edit(replaced(score, place.path, new), f"{brief(new)} in place of {brief(place.expr, 50)}")
 
 
-def without(score: Expr, rng: random.Random, donors: Sequence[Expr]) -> Edit | None:
+def without(score: Expr, rng: random.Random) -> Edit | None:
     """An op removed: one of its operands takes its place."""
     found = [p for p in places(score) if isinstance(p.expr, Apply) and p.expr.operands]
     place = rng.choice(found)
     part = rng.choice(place.expr.inputs)
     if isinstance(part, Stored):
         return None
-    return _replace(score, place, part, f"{brief(place.expr)} gives way to its part {brief(part, 50)}")
+    return replace_at(score, place, part, f"{brief(place.expr)} gives way to its part {brief(part, 50)}")
 
 
-def combined(score: Expr, rng: random.Random, donors: Sequence[Expr]) -> Edit | None:
-    """A second score added, gated with, or taken where it is larger (smaller)."""
-    donor = rng.randrange(len(donors)) if donors and rng.random() < 0.4 else None
-    second = donors[donor] if donor is not None else settled(rng.choice(motifs.SCORES)(rng), rng)
+def combined(score: Expr, rng: random.Random) -> Edit | None:
+    """A second score, of an idiom, added, gated with, or taken where it is larger (smaller)."""
+    second = settled(rng.choice(motifs.SCORES)(rng, _leaves(score)), rng)
     if second is None or second == score:
         return None
+    new = combination(score, second, rng)
+    return Edit(new, f"{new.op} with a second score {brief(second)}")
+
+
+def combination(first: Expr, second: Expr, rng: random.Random) -> Apply:
+    """One score of two: their weighted sum, their maximum or minimum (each normalised over the blocks
+    first, often), or their product."""
     name = rng.choice(("Add", "Add", "Add", "Maximum", "Minimum", "Multiply"))
-    first = score
     if name != "Multiply" and rng.random() < 0.6:
-        first, second = (op(Stage.INDEXER, "Normalize", part) for part in (score, second))
+        first, second = (op(Stage.INDEXER, "Normalize", part) for part in (first, second))
     share = motifs.weight(rng)
     attrs = {"alpha": round(1.0 - share, 2) or 1.0, "beta": share} if name == "Add" else {}
-    new = op(Stage.INDEXER, name, first, second, **attrs)
-    return Edit(new, f"{name} with a second score {brief(second)}", donor)
+    return op(Stage.INDEXER, name, first, second, **attrs)
 
 
-def corrected(score: Expr, rng: random.Random, donors: Sequence[Expr]) -> Edit | None:
+def corrected(score: Expr, rng: random.Random) -> Edit | None:
     """The score weighted by, or raised by a multiple of, one number a block."""
-    number = Stored(rng.choice(motifs.SCALARS)(rng))
+    number = Stored(rng.choice(motifs.SCALARS)(rng, _leaves(score)))
     if rng.random() < 0.5:
         return Edit(op(Stage.INDEXER, "Multiply", score, number), f"score times the field {brief(number)}")
     share = motifs.weight(rng) * rng.choice((1, 1, -1))
@@ -223,46 +281,28 @@ def corrected(score: Expr, rng: random.Random, donors: Sequence[Expr]) -> Edit |
     return Edit(new, f"score plus {share:g} times the field {brief(number)}")
 
 
-def fresh_part(score: Expr, rng: random.Random, donors: Sequence[Expr]) -> Edit | None:
+def fresh_part(score: Expr, rng: random.Random) -> Edit | None:
     """A part replaced by a random expression of its type."""
     place = rng.choice([p for p in places(score) if not isinstance(p.expr, Stored)])
-    new = grown(type_of(place.expr, place.stage), place.stage, rng)
+    new = grown(type_of(place.expr, place.stage), place.stage, rng, kind_of(score))
     if new is None or new == place.expr:
         return None
-    return _replace(score, place, new, f"{brief(place.expr, 50)} replaced by {brief(new)}")
+    return replace_at(score, place, new, f"{brief(place.expr, 50)} replaced by {brief(new)}")
 
 
-def fresh_score(score: Expr, rng: random.Random, donors: Sequence[Expr]) -> Edit | None:
+def fresh_score(score: Expr, rng: random.Random) -> Edit | None:
     """Another idiom altogether: keeps the search from settling too early."""
-    new = settled(rng.choice(motifs.SCORES)(rng), rng)
+    new = settled(rng.choice(motifs.SCORES)(rng, _leaves(score)), rng)
     return Edit(new, f"a new score {brief(new)}") if new is not None else None
-
-
-def crossover(score: Expr, rng: random.Random, donors: Sequence[Expr]) -> Edit | None:
-    """A part replaced by a part of the same type from another candidate."""
-    if not donors:
-        return None
-    donor = rng.randrange(len(donors))
-    place = rng.choice(list(places(score)))
-    wanted = type_of(place.expr, place.stage)
-    parts = [
-        p.expr
-        for p in places(donors[donor])
-        if p.stage is place.stage and p.expr != place.expr and same_type(type_of(p.expr, p.stage), wanted)
-    ]
-    if not parts:
-        return None
-    new = rng.choice(parts)
-    return _replace(
-        score, place, new, f"{brief(place.expr, 50)} replaced by {brief(new)} of the other parent", donor
-    )
 
 
 MOVES: tuple[tuple[Move, float], ...] = (
     (other_summary, 5.0),
     (more_or_fewer_rows, 1.0),
     (other_heads, 1.5),
+    (other_parts, 1.5),
     (head_softmax, 1.5),
+    (smoothed, 0.4),
     (other_op, 1.5),
     (other_argument, 1.5),
     (new_unary, 0.7),
@@ -271,20 +311,19 @@ MOVES: tuple[tuple[Move, float], ...] = (
     (corrected, 1.0),
     (fresh_part, 0.7),
     (fresh_score, 1.5),
-    (crossover, 1.5),
 )
 """Every edit with its weight; meaningful ones are frequent, the open ones keep the whole language
 reachable."""
 
 
-def _replace(score: Expr, place: Place, new: Expr, what: str, donor: int | None = None) -> Edit:
+def replace_at(score: Expr, place: Place, new: Expr, what: str) -> Edit:
     """Inside a field the edit goes to every read of that field, so that it stays one field."""
     for depth in range(len(place.path)):
         holder = _at(score, place.path[: depth + 1])
         if isinstance(holder, Stored) and len(place.path) > depth + 1:
             changed = replaced(holder, place.path[depth + 1 :], new)
-            return Edit(replaced_everywhere(score, holder, changed), f"in a field, {what}", donor)
-    return Edit(replaced(score, place.path, new), what, donor)
+            return Edit(replaced_everywhere(score, holder, changed), f"in a field, {what}")
+    return Edit(replaced(score, place.path, new), what)
 
 
 def _at(root: Expr, path: tuple[int, ...]) -> Expr:
@@ -308,17 +347,3 @@ def _pools(expr: Apply) -> bool:
 
 def _over_blocks(expr: Apply) -> str:
     return f"{expr.op} (scale {dict(expr.attrs)['scale']})" if "scale" in dict(expr.attrs) else expr.op
-
-
-def _score(graph: FlowGraph) -> Expr | None:
-    try:
-        return from_graph(graph).score
-    except OutsideError:
-        return None
-
-
-def _position(donors: Sequence[Expr | None], usable: int | None) -> int | None:
-    """From a position among the usable donors to one among all."""
-    if usable is None:
-        return None
-    return [i for i, donor in enumerate(donors) if donor is not None][usable]

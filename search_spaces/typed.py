@@ -11,9 +11,11 @@ from vortex.graph.geometry import Geometry
 from vortex.graph.model import Attr, Format, Stage, TensorType
 from vortex.ops import find_op
 
-GENERIC = Geometry(block_size=96, head_dim=112, group=5)
-"""Sizes that no two expressions of the symbols are likely to share: what types here types because of its
-symbols."""
+GENERIC = Geometry.mla(block_size=96, kv_lora_rank=83, qk_rope_head_dim=29, group=5)
+"""Sizes that no two expressions of the symbols, of either kind, are likely to share: what types here types
+because of its symbols."""
+TRACED = {"gqa": Geometry(), "mla": Geometry.mla(16, 512, 64, 16)}
+"""Kind of flow -> the sizes that it is traced with where no model says otherwise."""
 
 
 class UntypedError(VortexError):
@@ -28,7 +30,7 @@ def op(stage: Stage, name: str, *operands: Expr, **attrs: Attr) -> Apply:
 
 
 def type_of(expr: Expr, stage: Stage = Stage.INDEXER, geometry: Geometry = GENERIC) -> TensorType:
-    """The type of an expression in a program of a "gqa" flow. Raises UntypedError."""
+    """The type of an expression in a program of a flow of its leaves' kind. Raises UntypedError."""
     found = _type_of(expr, stage, geometry)
     if isinstance(found, TensorType):
         return found
@@ -64,13 +66,15 @@ def _hinted(value: Attr, geometry: Geometry) -> Attr:
 def _type_of(expr: Expr, stage: Stage, geometry: Geometry) -> TensorType | str:
     """The type, or why there is none."""
     if isinstance(expr, Given):
-        return _given(expr.name, stage, geometry)
+        return _given(expr, stage, geometry)
     if isinstance(expr, Stored):
         if stage is Stage.CACHE or not isinstance(expr.value, Apply):
             return "a field holds the result of an op of the cache program, and is read in the indexer"
         held = _type_of(expr.value, Stage.CACHE, geometry)
         return TensorType(Format.PAGED, held.rows, held.cols) if isinstance(held, TensorType) else held
     assert isinstance(expr, Apply)
+    if len(expr.kinds) > 1:
+        return "parts of flows of different kinds do not go together"
     types: list[TensorType] = []
     for operand in expr.operands:
         found = _type_of(operand, stage, geometry)
@@ -84,9 +88,10 @@ def _type_of(expr: Expr, stage: Stage, geometry: Geometry) -> TensorType | str:
         return str(error)
 
 
-def _given(name: str, stage: Stage, geometry: Geometry) -> TensorType | str:
+def _given(leaf: Given, stage: Stage, geometry: Geometry) -> TensorType | str:
     from vortex.graph.build import injected_fields, query_type
 
-    if name == "q":
-        return query_type("gqa", geometry) if stage is Stage.INDEXER else "the cache program has no query"
-    return next((f.type for f in injected_fields("gqa", geometry) if f.name == name), f"there is no {name}")
+    if leaf.name == "q":
+        return query_type(leaf.kind, geometry) if stage is Stage.INDEXER else "the cache program has no query"
+    found = (field.type for field in injected_fields(leaf.kind, geometry) if field.name == leaf.name)
+    return next(found, f"there is no {leaf.name}")

@@ -14,6 +14,7 @@ from agent.proposers.base import Known, NoProposalError, Proposal, SearchView
 from search_spaces.behaviour import behaviour, needle_recall, ranks_blocks
 from search_spaces.budget import matched, row_bytes
 from search_spaces.candidate import Candidate
+from search_spaces.crossover import cross
 from search_spaces.generate import random_graph
 from search_spaces.knobs import KNOB_NAMES, Knobs
 from search_spaces.mutate import mutate
@@ -75,7 +76,7 @@ class EvolutionProposer:
     def _child(self, view: SearchView, pool: _Pool, rng: random.Random) -> _Child | None:
         parent = pool.parent(rng)
         if parent is None:
-            draft = random_graph(rng)
+            draft = random_graph(rng, view.geometry.kind)
             return _Child(Candidate(draft.graph, view.space.sample(rng)), f"a first draw: {draft.what}", ())
         if _may_keep_graph(view) and rng.random() < KNOBS_ONLY:
             return _retuned(parent, view, rng)
@@ -103,8 +104,9 @@ def _retuned(parent: Known, view: SearchView, rng: random.Random) -> _Child:
 def _remade(parent: Known, pool: _Pool, view: SearchView, rng: random.Random) -> _Child | None:
     """The parent's graph edited; knobs for the parent's bytes mostly, else a step away or the
     suggestion."""
-    others = pool.others(parent, rng)
-    mutation = mutate(parent.candidate.graph, rng, [other.candidate.graph for other in others])
+    other = pool.other(parent, rng) if rng.random() < 0.3 else None
+    graph = parent.candidate.graph
+    mutation = mutate(graph, rng) if other is None else cross(graph, other.candidate.graph, rng)
     if mutation is None or mutation.graph.hash in pool.graphs or not ranks_blocks(mutation.graph):
         return None
     if not _teaches(mutation.graph, parent, pool, view):
@@ -123,8 +125,7 @@ def _remade(parent: Known, pool: _Pool, view: SearchView, rng: random.Random) ->
     what = f"{parent.hash[:8]}: {mutation.what}"
     if child.knobs != old:
         what += f"; {_difference(old, child.knobs)} ({why})"
-    donor = (others[mutation.donor].hash,) if mutation.donor is not None else ()
-    return _Child(child, what[:600], (parent.hash, *donor))
+    return _Child(child, what[:600], (parent.hash, other.hash) if other is not None else (parent.hash,))
 
 
 def _bytes(candidate: Candidate, view: SearchView) -> float:
@@ -214,10 +215,10 @@ class _Pool:
         drawn = rng.sample(self._rows, k=min(_TOURNAMENT, len(self._rows)))
         return min(drawn, key=lambda known: self._order[known.hash])
 
-    def others(self, parent: Known, rng: random.Random) -> list[Known]:
-        """Up to three candidates with another graph, to take parts from."""
+    def other(self, parent: Known, rng: random.Random) -> Known | None:
+        """A candidate with another graph, to cross with."""
         rest = [k for k in self._rows if k.candidate.graph.hash != parent.candidate.graph.hash]
-        return rng.sample(rest, k=min(3, len(rest)))
+        return rng.choice(rest) if rest else None
 
 
 def _crowding_by_front(rows: list[Known], level: list[int]) -> list[float]:

@@ -25,7 +25,7 @@ class RandomProposer:
 
         rng = random.Random(f"random:{self._seed}:{view.index}")
         for _ in range(_TRIES):
-            draft = random_graph(rng)
+            draft = random_graph(rng, view.geometry.kind)
             candidate = Candidate(draft.graph, view.space.sample(rng))
             if (
                 ranks_blocks(draft.graph)

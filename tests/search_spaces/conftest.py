@@ -9,8 +9,16 @@ from search_spaces.seeds import seed_graphs
 from vortex.graph.model import FlowGraph
 
 
+@pytest.fixture(scope="session", params=["gqa", "mla"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="session")
-def drawn() -> list[FlowGraph]:
-    """Seeds and random flows."""
+def drawn(kind: str) -> list[FlowGraph]:
+    """Seeds that keep nothing between steps, and random flows."""
     rng = random.Random(7)
-    return [*seed_graphs().values(), *(random_graph(rng).graph for _ in range(150))]
+    seeds = [
+        graph for graph in seed_graphs(kind).values() if all(node.op != "Save" for node in graph.indexer)
+    ]
+    return [*seeds, *(random_graph(rng, kind).graph for _ in range(150))]

@@ -3,29 +3,57 @@ from __future__ import annotations
 from search_spaces.budget import matched, row_bytes
 from search_spaces.candidate import Candidate
 from search_spaces.knobs import Knobs, KnobSpace
-from search_spaces.seeds import SHIPPED, seed_flows, seed_graphs, seeds
-from vortex.flow import trace_source
+from search_spaces.seeds import BEST_KNOWN, seed_flows, seed_graphs, seed_limit, seeds
+from tests.search_spaces.checks import GEOMETRIES
+from vortex.flow import get, list_keys, trace_source
+from vortex.graph.cost import row_cost
 from vortex.graph.geometry import Geometry
 
 SPACE = KnobSpace.for_model(layers=4, length=2048)
 GEOMETRY = Geometry(head_dim=64, group=4)
 
 
-def test_every_seed_file_traces_to_its_graph() -> None:
-    assert set(seed_flows()) == set(seed_graphs()) == {*SHIPPED, "quick_start"}
-    for name, source in seed_flows().items():
-        assert trace_source(source).hash == seed_graphs()[name].hash
+def test_every_seed_file_traces_to_its_graph(kind: str) -> None:
+    assert list(seed_flows(kind)) == list(seed_graphs(kind))
+    for name, source in seed_flows(kind).items():
+        graph = trace_source(source)
+        assert graph.hash == seed_graphs(kind)[name].hash
+        assert graph.kind == kind
 
 
-def test_seeds_are_distinct_and_lie_in_the_space() -> None:
-    found = seeds(SPACE, 2048)
-    assert (
-        len({seed.candidate.hash for seed in found}) == len({seed.name for seed in found}) == len(found) >= 6
-    )
+def test_every_shipped_flow_is_a_seed_of_its_kind() -> None:
+    shipped = {name for name in list_keys() if get(name).__module__.startswith("vortex.flow.algorithms")}
+    graphs = {**seed_graphs("gqa"), **seed_graphs("mla")}
+    assert set(graphs) == {*shipped, "quick_start"}
+    assert len(graphs) == len(seed_graphs("gqa")) + len(seed_graphs("mla")) >= 22
+
+
+def test_seeds_are_distinct_and_lie_in_the_space(kind: str) -> None:
+    found = seeds(SPACE, 2048, kind)
+    assert {seed.candidate.graph.hash for seed in found} == {
+        graph.hash for graph in seed_graphs(kind).values()
+    }
+    assert len({seed.candidate.hash for seed in found}) == len({seed.name for seed in found}) == len(found)
+    sizes = GEOMETRIES[kind][0]
     for seed in found:
         assert not SPACE.problems(seed.candidate.knobs)
-        assert seed.candidate.serves(GEOMETRY)
-        assert 0.05 < row_bytes(seed.candidate, GEOMETRY, 2048) / dense(2048) < 0.5
+        assert seed.candidate.serves(sizes)
+        assert not seed.candidate.serves(next(g for k in GEOMETRIES for g in GEOMETRIES[k] if k != kind))
+        assert 0.05 < row_bytes(seed.candidate, sizes, 2048) / _dense(sizes) < 0.5
+
+
+def test_a_small_search_starts_from_the_best_known(kind: str) -> None:
+    assert [seed_limit(budget) for budget in (1, 6, 12, 50)] == [3, 3, 4, 16]
+    three = seeds(SPACE, 2048, kind, seed_limit(6))
+    assert [seed.name for seed in three] == [f"{name}-16x16" for name in BEST_KNOWN[kind]]
+    more = seeds(SPACE, 2048, kind, seed_limit(50))
+    assert more[:3] == three
+    assert {seed.candidate.knobs.topk_val for seed in more} == {8, 16, 32}
+    assert more == seeds(SPACE, 2048, kind)[:16]
+
+
+def _dense(sizes: Geometry) -> float:
+    return row_cost(None, sizes, 2048, 128).bytes
 
 
 def dense(length: int) -> float:

@@ -33,6 +33,11 @@ class Geometry:
     def mla(cls, block_size: int, kv_lora_rank: int, qk_rope_head_dim: int, group: int) -> Geometry:
         return cls(block_size, kv_lora_rank + qk_rope_head_dim, group, kv_lora_rank, qk_rope_head_dim)
 
+    @property
+    def kind(self) -> str:
+        """The kind of flow that serves it."""
+        return "mla" if self.kv_lora_rank else "gqa"
+
     def bindings(self) -> Mapping[str, int]:
         """Symbol -> value; the symbols of MLA only where the geometry has them."""
         bound = {"block_size": self.block_size, "head_dim": self.head_dim, "group": self.group}
