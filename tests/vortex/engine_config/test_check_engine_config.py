@@ -214,7 +214,10 @@ def test_a_dense_engine_is_said_to_be_one(folder: Path) -> None:
     path = write(folder, enable_vortex_sparsity=False)
     report = check_engine_config(path)
     assert report.config is None
-    assert "sparsity is off" in report.warnings[0].message
+    assert "the engine is dense" in report.warnings[0].message
+    path.write_text('{"model_path": "qwen"}')
+    (error,) = inspect_engine_config(path).errors
+    assert "names no setting of Vortex" in error.message
 
 
 def test_files_that_are_no_configuration(tmp_path: Path) -> None:

@@ -83,8 +83,11 @@ def settings(options: Mapping[str, Any], folder: Path = Path(), *, needs_name: b
     found = split(options)
     errors = [*found.problems, *rules.engine_errors(found.engine)]
     report = EngineReport(found.engine, errors=tuple(errors))
+    if found.config is None and SWITCH not in options:
+        missing = Problem("", f"names no setting of Vortex: a sparse engine has {PREFIX} keys")
+        return report if found.problems else replace(report, errors=(*errors, missing))
     if found.config is None:
-        off = Problem("", f"sparsity is off: there is no {PREFIX} key, or {SWITCH} is false")
+        off = Problem(SWITCH, "is false: the engine is dense")
         return report if found.problems else replace(report, warnings=(off,))
     config, model = found.config.found_from(folder), None
     if needs_name and config.module_name is None:
