@@ -65,6 +65,17 @@ ENERGY = CENTROID | {
         self.energy(norms, cache['v_energy'], loc=loc, ctx=ctx)""",
     "indexer": CENTROID["indexer"] + "\n        score = self.gate(score, cache['v_energy'], ctx=ctx)",
 }
+RUNNING = CENTROID | {
+    "cache_ops": "Mean as CMean, Fill as CFill",
+    "init": CENTROID["init"]
+    + "\n        self.fill, self.load, self.save, self.add = CFill(0.0), Load(), Save(), Add(0.5, 1.0)",
+    "create": "return {'centroids': (1, head_dim), 'running_score': (1, 1)}",
+    "cache": CENTROID["cache"] + "\n        self.fill(cache['running_score'], loc=loc, ctx=ctx)",
+    "indexer": CENTROID["indexer"]
+    + """
+        score = self.add(self.load(cache['running_score'], ctx=ctx), score, ctx=ctx)
+        self.save(score, cache['running_score'], ctx=ctx)""",
+}
 LSERVE = {
     "cache_ops": "MaxInterleave, MinInterleave",
     "init": """self.largest, self.smallest = MaxInterleave(dim=1, k=16), MinInterleave(dim=1, k=16)
@@ -108,6 +119,7 @@ FLOWS = {
     "block_sparse_attention": CENTROID,
     "centered_block_sparse_attention": CENTERED,
     "venergy_gated_centroid": ENERGY,
+    "running_avg_block_sparse": RUNNING,
     "lserve_sparse_attention": LSERVE,
     "masked_quest_sparse_attention": MASKED_QUEST,
     "rope_aware_block_sparse_mla": ROPE_AWARE,
