@@ -16,7 +16,7 @@ from vortex.ops import OpDef, find_op, stage_ops
 from vortex.ops.params import AxesParam, AxisParam, FloatParam, IntParam, LookupParam, WeightParam
 from vortex.weights import Weight
 
-MOST_ELEMENTS = 4096
+MOST_ELEMENTS, MOST_WEIGHTS = 4096, 16384
 Value = tuple[Ref, TensorType]
 
 
@@ -42,8 +42,10 @@ def random_graph(
         values.append(_value(builder, Stage.INDEXER, builder.add(Stage.INDEXER, "Mean", {}, [Ref.query()])))
         added = random_op(builder, Stage.INDEXER, values, rng, only=must)
         values += [added] if added else []
+    if rng.random() < 0.2:
+        values += _bound(builder, values, rng)
     for name in saved:
-        _save(builder, values, name, rng)
+        _save(builder, values, name, saved, rng)
     if rng.random() < 0.2:
         picks = [builder.add(Stage.INDEXER, "TopK", {"k": rng.randint(1, 6)}, [_score(builder, values, rng)])]
         picks.append(
@@ -76,47 +78,75 @@ def _reduced(builder: GraphBuilder, ref: Ref, found: TensorType, rows: int, cols
     return ref
 
 
+def _bound(builder: GraphBuilder, values: list[Value], rng: Random) -> list[Value]:
+    """The bound of Quest, `Sum(2)(Maximum(q * a, q * b))`, of values that fit."""
+    size = builder.type_of(Stage.INDEXER, Ref.query()).cols
+    fit = [(ref, found) for ref, found in values if found.cols.same(size)]
+    queries = [ref for ref, found in fit if found.format is Format.BATCHED]
+    rows = [ref for ref, found in fit if found.has_blocks and found.rows.same(1)]
+    if not rows:
+        return []
+    q, a, b = rng.choice(queries), rng.choice(rows), rng.choice(rows)
+    sides = [builder.add(Stage.INDEXER, "Multiply", {}, rng.sample((q, side), 2)) for side in (a, b)]
+    bound = builder.add(Stage.INDEXER, "Maximum", {}, sides)
+    return [_value(builder, Stage.INDEXER, builder.add(Stage.INDEXER, "Sum", {"dim": 2}, [bound]))]
+
+
 def _running(builder: GraphBuilder, rng: Random) -> list[str]:
     """Declares fields that the indexer will save: of blocks (perhaps filled by the cache stage) and rows."""
-    builder.declare("running", (1, 1))
+    names = ["running"]
+    builder.declare("running", rng.choice(((1, 1), (2, 3))))
     if rng.random() < 0.5:
         builder.add(Stage.CACHE, "Fill", {"alpha": rng.choice((0.0, 1.5))}, [], "running")
     if rng.random() < 0.5:
-        return ["running"]
-    builder.declare("request", (1, rng.choice((1, 3))), Format.SLOTTED)
-    return ["running", "request"]
+        names.append("other")
+        field = builder.fields["running"]
+        builder.declare("other", (field.rows, field.cols))
+    if rng.random() < 0.5:
+        names.append("request")
+        builder.declare("request", (1, rng.choice((1, 3))), Format.SLOTTED)
+    return names
 
 
-def _save(builder: GraphBuilder, values: list[Value], name: str, rng: Random) -> None:
-    """Saves some value of the right format, mixed with what the field holds."""
+def _save(builder: GraphBuilder, values: list[Value], name: str, saved: list[str], rng: Random) -> None:
+    """Saves some value of the right format, mixed with what the field holds, or the old value of a field."""
     target = builder.fields[name]
-    wanted = (Format.RAGGED,) if target.format is Format.PAGED else (Format.BATCHED, Format.SLOTTED)
-    ref, found = rng.choice(
-        [value for value in values if value[1].has_blocks == (wanted[0] is Format.RAGGED)]
-    )
-    if found.format in (Format.PAGED, Format.SLOTTED):
-        ref = builder.add(Stage.INDEXER, "Load", {}, [ref])
-    if found.format is Format.PARAMETER:
-        ref = builder.add(Stage.INDEXER, "Multiply", {}, [Ref.query(), Ref.query()])
-        found = builder.type_of(Stage.INDEXER, ref)
-    ref = _reduced(builder, ref, found, 1, 1, rng)
-    mixed = builder.add(Stage.INDEXER, "Add", {"alpha": 0.5, "beta": 1.0}, [Ref.field(name), ref])
-    values.append(_value(builder, Stage.INDEXER, builder.add(Stage.INDEXER, "Save", {}, [mixed], name)))
+    if rng.random() < 0.3:
+        alike = [other for other in saved if builder.fields[other].type == target.type]
+        value = builder.add(Stage.INDEXER, "Load", {}, [Ref.field(rng.choice(alike))])
+    else:
+        blocks = target.format is Format.PAGED
+        ref, found = rng.choice([value for value in values if value[1].has_blocks == blocks])
+        if found.format in (Format.PAGED, Format.SLOTTED):
+            ref = builder.add(Stage.INDEXER, "Load", {}, [ref])
+        if found.format is Format.PARAMETER:
+            ref = builder.add(Stage.INDEXER, "Multiply", {}, [Ref.query(), Ref.query()])
+            found = builder.type_of(Stage.INDEXER, ref)
+        ref = _reduced(builder, ref, found, 1, 1, rng)
+        mixed = {"alpha": 0.5, "beta": 1.0}
+        value = builder.add(Stage.INDEXER, "Add", mixed, [Ref.field(name), ref])
+    values.append(_value(builder, Stage.INDEXER, builder.add(Stage.INDEXER, "Save", {}, [value], name)))
 
 
 def _summaries(builder: GraphBuilder, rng: Random) -> None:
     values = [_value(builder, Stage.CACHE, Ref.field(name)) for name in builder.injected]
+    early = rng.random() < 0.2
+    if early:  # zeros to all that reads it here
+        builder.declare("early", (1, 4))
+        values.append(_value(builder, Stage.CACHE, Ref.field("early")))
     for count in range(rng.randint(1, 4)):
         for _ in range(rng.randint(0, 2)):
             added = random_op(builder, Stage.CACHE, values, rng)
             values += [added] if added else []
-        source = rng.choice(values)
+        source = values[-1] if rng.random() < 0.5 else rng.choice(values)
         op = rng.choice(("Mean", "Max", "Min", "L2Norm"))
         attrs = {"dim": rng.choice((1, 2)) if source[1].numel < 64 else 1}
         result = find_op(Stage.CACHE, op).result(Stage.CACHE, {"dim": Dim(attrs["dim"])}, (source[1],))
         name = f"field_{count}"
         builder.declare(name, (result.rows, result.cols))
         values.append(_value(builder, Stage.CACHE, builder.add(Stage.CACHE, op, attrs, [source[0]], name)))
+    if early and rng.random() < 0.5:
+        builder.add(Stage.CACHE, "Fill", {"alpha": 1.5}, [], "early")
 
 
 def _value(builder: GraphBuilder, stage: Stage, ref: Ref) -> Value:
@@ -136,7 +166,7 @@ def random_op(
     for _ in range(20 if only is None else 200):
         op = rng.choice(table)
         operands = [rng.choice(values) for _ in op.operands]
-        attrs = random_attrs(op, stage, operands, rng)
+        attrs = random_attrs(op, stage, operands or [rng.choice(values)], rng)
         types = tuple(found for _, found in operands)
         try:
             found = op.result(stage, op.bind((), attrs, stage), types)
@@ -154,7 +184,9 @@ def random_attrs(op: OpDef, stage: Stage, operands: list[Value], rng: Random) ->
     if op.name == "MaskSlice":
         dim = rng.choice((1, 2))
         size = operands[0][1].rows if dim == 1 else operands[0][1].cols
-        return {"start": rng.randint(0, size.hint // 2), "end": rng.choice((size, size.hint)), "dim": dim}
+        start = rng.randint(0, size.hint // 2)
+        marks = {"alpha": rng.choice((1.0, -2.0)), "beta": rng.choice((0.0, 0.5))}
+        return {"start": start, "end": rng.choice((size, size.hint, start)), "dim": dim, **marks}
     attrs: dict[str, object] = {}
     for param in op.params:
         match param:
@@ -179,14 +211,16 @@ def random_weight(op: OpDef, param: WeightParam, operands: list[Value], rng: Ran
     """An array that fits the op's operand."""
     if not param.required and rng.random() < 0.3:
         return None
-    if op.name == "Parameter":
-        shape = rng.choice(((1, 1), (2, 8), (2, 3, 8), (1, 16)))
+    rows, cols = (operands[0][1].rows.hint, operands[0][1].cols.hint) if operands else (2, 8)
+    if op.name == "Parameter":  # its operand is only an example of a value
+        shape = rng.choice(((1, 1), (rows, cols), (2, rows, cols), (1, cols), (2, 3, cols)))
+    elif op.name == "Conv1d":
+        shape = (rng.randint(1, 3), rows, cols)
     else:
-        rows, cols = operands[0][1].rows.hint, operands[0][1].cols.hint
-        if rows * cols > 16:
-            return None
-        shape = (rng.randint(1, 3), rows, cols) if op.name == "Conv1d" else (2, rows, cols, cols)
-    numbers = array("f", [rng.choice((-1.0, 0.0, 0.25, 0.3, 2.0)) for _ in range(math.prod(shape))])
+        shape = (2, rows, cols, cols if cols <= 4 else 2)
+    if math.prod(shape) > MOST_WEIGHTS:
+        return None
+    numbers = array("f", rng.choices((-1.0, 0.0, 0.25, 0.3, 2.0), k=math.prod(shape)))
     return Weight.of_bytes(shape, numbers.tobytes())
 
 
