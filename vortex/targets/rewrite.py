@@ -22,7 +22,7 @@ def bound_as_products(graph: FlowGraph) -> FlowGraph:
         return graph
     builder = GraphBuilder(graph.kind, graph.traced_at)
     for field in graph.fields:
-        builder.declare(field.name, (field.rows, field.cols))
+        builder.declare(field.name, (field.rows, field.cols), field.format)
     for node in graph.cache:
         builder.add(Stage.CACHE, node.op, dict(node.attrs), node.inputs, node.output)
     places: list[Ref] = []

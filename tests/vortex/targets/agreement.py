@@ -77,6 +77,10 @@ class _Check:
         graph, at = case.graph, case.geometry
         self.right = _Side(case, self.batch, self.reference.program(graph, at, case.dtype))
         self.found = _Side(case, self.batch_there, self.target.program(graph, at, case.dtype))
+        right, found = self.right.program, self.found.program
+        assert found.fields == right.fields
+        assert found.request_fields == right.request_fields
+        assert [pick.k for pick in found.selections] == [pick.k for pick in right.selections]
         off = OFF[RESULTS.get(target, "float32")]
         runs = [Unsteady(graph, at, 0.0, 0), *(Unsteady(graph, at, off, n) for n in range(SAMPLES))]
         self.exact, *self.changed = (_Side(case, self.batch, run) for run in runs)

@@ -6,6 +6,7 @@ it again. `cases()` draws them for hypothesis.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from random import Random
@@ -19,7 +20,8 @@ from tests.vortex.graph.random_graphs import random_graph
 from tests.vortex.targets.cases import laid_out
 from vortex.config import Dtype, VortexConfig
 from vortex.errors import GraphError
-from vortex.graph import FlowGraph, Geometry
+from vortex.graph import FlowGraph, Geometry, Stage
+from vortex.ops import stage_ops
 from vortex.runtime.dtypes import TORCH_DTYPES
 from vortex.runtime.pool import PAGE, KVPool, PageTable
 
@@ -29,6 +31,11 @@ Numbers = Literal["normal", "integers", "large"]
 BLOCK_SIZES = (4, 8, 16, 32, 64, 128)
 HEAD_DIMS = (32, 48, 64, 96, 128, 256)
 LATENTS = ((16, 8), (32, 16), (64, 64), (128, 32), (512, 64))
+INDEXER_OPS = tuple(
+    name
+    for name, op in stage_ops(Stage.INDEXER).items()
+    if not (op.claims_output or op.selects or op.writes_field)
+)
 MOST_BLOCKS, MOST_ELEMENTS = 40, 2**16  # of a row; keys of a row, where its budget leaves the choice
 
 
@@ -57,6 +64,7 @@ class Case:
     layer: int = 0
     steps: int = 1
     ops: int = 8
+    must: str | None = None
     seed: int = 0
 
     @property
@@ -80,7 +88,7 @@ class Case:
     def graph(self) -> FlowGraph:
         rng = Random(self.seed)
         while True:
-            graph = random_graph(rng, self.geometry, self.ops, self.geometry.kind)
+            graph = random_graph(rng, self.geometry, self.ops, self.geometry.kind, must=self.must)
             try:
                 return graph.instantiate(self.geometry)
             except GraphError:  # too large to be real
@@ -118,38 +126,48 @@ class Batch:
     q: torch.Tensor
 
 
-@st.composite
-def cases(draw: st.DrawFn) -> Case:
-    def one(*choices: object) -> object:
-        return draw(st.sampled_from(choices))
-
-    mla = draw(st.integers(0, 3)) == 3
-    latent = one(*LATENTS) if mla else None
-    dim = sum(latent) if latent else one(*HEAD_DIMS)
-    size, bos, eos = one(*BLOCK_SIZES), draw(st.integers(1, 4)), draw(st.integers(1, 4))
-    topk = draw(st.integers(1, 6))
+def drawn(rng: Random) -> Case:
+    """A random case."""
+    latent = rng.choice(LATENTS) if rng.random() < 0.25 else None
+    head_dim = rng.choice(HEAD_DIMS)
+    size, bos, eos, topk = rng.choice(BLOCK_SIZES), rng.randint(1, 4), rng.randint(1, 4), rng.randint(1, 6)
     least = size * (bos + eos + topk) + 1  # the shortest row that is sparse
-    most = max(least + 2 * size, min(MOST_BLOCKS * size, MOST_ELEMENTS // dim))
-    edges = {1, size, size + 1, size * (bos + eos), size * (bos + eos) + 1, least - 1, least, PAGE, PAGE + 1}
-    length = st.sampled_from(sorted(edges)) | st.integers(1, most) | st.integers(least, most)
-    lengths = draw(st.lists(length, max_size=2)) + draw(st.lists(st.integers(least, most), max_size=1))
+    most = max(least + 2 * size, min(MOST_BLOCKS * size, MOST_ELEMENTS // (sum(latent or ()) or head_dim)))
+    edges = (1, size, size + 1, size * (bos + eos), least - size, least - 1, least, PAGE, PAGE + 1)
+
+    def length() -> int:
+        return rng.choice((rng.choice(edges), rng.randint(1, most), rng.randint(least, most)))
+
+    lengths = [length() for _ in range(rng.randint(0, 3))]
+    lengths += [rng.randint(least, most)] * rng.randint(1, 2)
     return Case(
         block_size=size,
-        head_dim=32 if latent else dim,
+        head_dim=head_dim,
         latent=latent,
-        group=draw(st.integers(1, 16)),
-        heads=draw(st.integers(1, 2)),
-        lengths=tuple(draw(st.permutations([*lengths, draw(st.integers(least, most))]))),
-        scattered=draw(st.booleans()),
+        group=rng.randint(1, 16),
+        heads=rng.randint(1, 2),
+        lengths=tuple(rng.sample(lengths, len(lengths))),
+        scattered=rng.random() < 0.5,
         bos=bos,
         eos=eos,
         topk_val=topk,
-        topk_ratio=one(0.0, 0.0, 0.3),
-        dtype=one("bfloat16", "float32", "float16", "fp8_e4m3", "fp8_e5m2"),
-        stored=one("float32", "bfloat16"),
-        numbers=one("normal", "normal", "integers", "large"),
-        layer=one(0, 1, 5),
-        steps=draw(st.integers(1, 3)),
-        ops=one(4, 8, 12, 16),
-        seed=draw(st.integers(0, 2**32 - 1)),
+        topk_ratio=rng.choice((0.0, 0.0, 0.3)),
+        dtype=rng.choice(("bfloat16", "float32", "float16", "fp8_e4m3", "fp8_e5m2")),
+        stored=rng.choice(("float32", "bfloat16")),
+        numbers=rng.choice(("normal", "normal", "integers", "large")),
+        layer=rng.choice((0, 1, 5)),
+        steps=rng.randint(1, 3),
+        ops=rng.choice((4, 8, 12, 16)),
+        must=rng.choice((None, *INDEXER_OPS)),
+        seed=rng.getrandbits(32),
     )
+
+
+def cases() -> st.SearchStrategy[Case]:
+    """The same for hypothesis, which makes a case that fails as small as it can."""
+    return st.randoms(use_true_random=False).map(drawn)
+
+
+def fixed_cases(count: int) -> Iterator[Case]:
+    """The same cases every time."""
+    return (drawn(Random(number)) for number in range(count))

@@ -14,7 +14,7 @@ import torch
 
 from vortex.config import Dtype
 from vortex.graph import FlowGraph, Geometry
-from vortex.ops import Args, OpDef, Row
+from vortex.ops import Args, Row
 from vortex.runtime.dtypes import rounded
 from vortex.targets.compiled import Instruction
 from vortex.targets.reference import ReferenceProgram
@@ -101,8 +101,8 @@ class Range:
     def share(self, found: torch.Tensor) -> float:
         """The largest part of the tolerance that `found` uses up."""
         used = (found - self.exact).abs() / (self.high - self.exact)
-        known = self.settled & self.exact.isfinite()
-        return float(used[known].amax()) if known.any() else 0.0
+        counted = used[self.settled & (found != self.exact) & self.exact.isfinite()]
+        return float(counted.amax()) if len(counted) else 0.0
 
     def best(self, upper: bool) -> torch.Tensor:
         """The most (least) that a score may rank as, NaN below every number."""
