@@ -47,7 +47,9 @@ class Cursor:
 
     def refuse(self, node: Node, message: str) -> NoReturn:
         row, column = node.start_point
-        row = min(row, len(self.lines) - 3)  # the closing brace is ours: point at the last line of the body
+        last = len(self.lines) - 3
+        if row > last:  # the closing brace is ours: point past the end of the body
+            row, column = last, len(self.lines[last])
         prefix = self.lines[row][:column].decode(errors="replace")
         raise PolicyError(message, row=max(row, 1), column=len(prefix) + 1)
 

@@ -27,6 +27,18 @@ SAME = [
     ],
     ["return 3 + 4;", "return 7; return 9;", "if (true) return 7; return cached_block_len;", "return 0x7;"],
     ["return int(topk_ratio * 0.5f);", "float half = .5f; return topk_ratio * half;"],
+    [
+        "return 7;",
+        "int k = 3; return k + 4;",
+        "float x = 7.9f; return x;",
+        "int k = 7; float x = k; return x;",
+    ],
+    [
+        "return topk_ratio > 3;",
+        "return topk_ratio > 3 ? true : false;",
+        "return !!(topk_ratio > 3);",
+        "return !(topk_ratio > 3 ? false : true);",
+    ],
 ]
 DIFFERENT = [
     "return topk_val;", "return topk_val + 1;", "return block_reserved_bos;", "return int(topk_ratio * 0.5);",
@@ -36,6 +48,7 @@ DIFFERENT = [
     "return topk_val - 3;", "return topk_val << 3;", "return topk_val >> 3;",
     "if (topk_val > 3) return 1; return 2;",
     "if (topk_val > 3) return 2; return 1;",
+    "return topk_val > 3 ? false : topk_ratio > 3;", "return topk_val > 3 ? topk_ratio > 3 : false;",
 ]  # fmt: skip
 
 

@@ -44,7 +44,7 @@ class Budget:
         ("log2f(-1) > 0", 0),
         ("min(3, 4) + max(3, 4)", 7), ("int(min(2, 1.5f) * 2)", 3), ("int(max(0.0f / 0.0f, 2.5f) * 2)", 5),
         ("abs(-3) + int(abs(-3.5f))", 6), ("true + true", 2), ("!0 + !5", 1), ("3 && 0 || 2", 1),
-        ("not 1 or 0 and 1", 0),
+        ("not 1 or 0 and 1", 0), ("+true + +topk_val", 31),
         ("(float)7 / 2 == 3.5f", 1), ("7 / 2 == 3.5f", 0), ("topk_val ? 5 : 6", 5), ("1 ? 2 : 0.5f", 2),
         ("(topk_val) & (3)", 2), ("(topk_val) - (3) * (2)", 24), ("cached_block_len -1", 99),
         ("1 < 2 == true", 1),
