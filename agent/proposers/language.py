@@ -1,7 +1,8 @@
-"""The part of the language guide that a model is told.
+"""The parts of the language guide that a model is told.
 
-The text is written once, in `docs/language.md`, between `<!-- prompt -->` and `<!-- /prompt -->`.
-`python -m agent.proposers.language` copies it into `prompts/language.md`, which an installed package has.
+The text is written once, in `docs/language.md`, between `<!-- prompt -->` and `<!-- /prompt -->`; what only
+concerns models that cache latents stands after `<!-- prompt mla -->`. `python -m agent.proposers.language`
+copies the parts into `prompts/`, which an installed package has.
 """
 
 from __future__ import annotations
@@ -10,23 +11,31 @@ import re
 from pathlib import Path
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "language.md"
-PART = Path(__file__).with_name("prompts") / "language.md"
-_MARKED = re.compile(r"^(##[^\n]*)$|^<!-- prompt -->\n(.*?)^<!-- /prompt -->$", re.M | re.S)
+PARTS = {"": "language.md", "mla": "mla.md"}
+"""Word in the mark -> file in `prompts/`."""
+_MARKED = re.compile(r"^(##[^\n]*)$|^<!-- prompt ?(\w*) -->\n(.*?)^<!-- /prompt -->$", re.M | re.S)
 
 
-def for_models(guide: str) -> str:
-    """The marked passages of a guide, each under the heading that it stands under."""
-    parts, heading = [], ""
+def for_models(guide: str, part: str = "") -> str:
+    """The passages of a guide that are marked with `part`, each under the heading that it stands under."""
+    passages, heading = [], ""
     for found in _MARKED.finditer(guide):
         if found[1]:
             heading = found[1]
-        else:
-            parts.append(f"{heading}\n\n{found[2]}")
-    return "\n".join(parts)
+        elif found[2] == part:
+            passages.append(f"{heading}\n\n{found[3]}")
+    return "\n".join(passages)
+
+
+def generated() -> dict[Path, str]:
+    """Every generated file with its content."""
+    guide, folder = GUIDE.read_text(encoding="utf-8"), Path(__file__).with_name("prompts")
+    return {folder / name: for_models(guide, part) for part, name in PARTS.items()}
 
 
 def main() -> None:
-    PART.write_text(for_models(GUIDE.read_text(encoding="utf-8")), encoding="utf-8")
+    for path, text in generated().items():
+        path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
