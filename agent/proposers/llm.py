@@ -45,7 +45,7 @@ class LLMProposer:
 
     def propose(self, view: SearchView) -> Proposal:
         self._view = view
-        messages = [*self._opening(), _message("user", prompt.task_prompt(view))]
+        messages = [*self._opening(view), _message("user", prompt.task_prompt(view))]
         return self._converse(messages, view, "propose", attempt=0)
 
     def repair(self, proposal: Proposal, error: str) -> Proposal | None:
@@ -53,7 +53,7 @@ class LLMProposer:
             return None
         view = self._view or SearchView(index=0, best=(), suggestion=proposal.knobs)
         messages = [
-            *self._opening(),
+            *self._opening(view),
             _message("user", prompt.task_prompt(view)),
             _message("assistant", prompt.answer_text(proposal)),
             _message("user", prompt.repair_prompt(self._client.redact(error))),
@@ -61,8 +61,8 @@ class LLMProposer:
         repaired = self._converse(messages, view, "repair", attempt=proposal.attempt + 1)
         return repaired if repaired.parents else _with_parents(repaired, proposal.parents)
 
-    def _opening(self) -> list[dict[str, str]]:
-        self._system = self._system or prompt.system_prompt()
+    def _opening(self, view: SearchView) -> list[dict[str, str]]:
+        self._system = self._system or prompt.system_prompt(view.geometry.kind)
         return [_message("system", self._system)]
 
     def _converse(

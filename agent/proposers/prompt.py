@@ -11,16 +11,19 @@ _BEST, _DIFFERENT, _RECENT, _FAILURES = 6, 3, 3, 5
 _SOURCE_LIMIT, _REASON_LIMIT = 6000, 600
 
 
-def system_prompt() -> str:
-    """The language as its guide has it, the generated op table, an example flow and the form of an
-    answer."""
+_EXAMPLES = {"gqa": "quick_start", "mla": "rope_aware_block_sparse_mla"}
+
+
+def system_prompt(kind: str = "gqa") -> str:
+    """The language as its guide has it, the generated op table, an example flow for models of this kind and
+    the form of an answer."""
     from search_spaces.seeds import seed_flows
     from vortex.ops.table import markdown
 
     parts = {
-        "{language}": _packaged("language.md"),
+        "{language}": _packaged("language.md") + ("\n" + _packaged("mla.md") if kind == "mla" else ""),
         "{op_table}": markdown(),
-        "{example}": seed_flows()["quick_start"].strip(),
+        "{example}": seed_flows(kind)[_EXAMPLES[kind]].strip(),
     }
     text = _packaged("system.md")
     for place, part in parts.items():

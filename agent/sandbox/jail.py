@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -107,7 +107,7 @@ class Jail:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         script = [str(interpreter()), "-I", "-S", "-B", f"{inside}/server.py"]
         script += [str(theirs.fileno()), code, str(limits.cpu_s), str(limits.memory), drop]
-        script += [str(size) for size in (geometry.block_size, geometry.head_dim, geometry.group)]
+        script += [str(size) for size in astuple(geometry)]
         self._process = subprocess.Popen(
             [*(bubblewrap(bwrap) if bwrap else []), *script],
             stdin=subprocess.DEVNULL,

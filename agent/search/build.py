@@ -31,7 +31,7 @@ def build_bench(settings: SearchSettings, cache: Path) -> tuple[Bench, Evaluator
     from evaluators.measure.prepare import PrepareError, prepare
     from evaluators.probe import PROBE_PATH, model_label
     from search_spaces.knobs import KnobSpace
-    from search_spaces.seeds import seeds
+    from search_spaces.seeds import seed_limit, seeds
 
     path = Path(settings.model) if settings.model else PROBE_PATH
     if not (path / "config.json").exists():
@@ -52,7 +52,7 @@ def build_bench(settings: SearchSettings, cache: Path) -> tuple[Bench, Evaluator
         )
     except (PrepareError, OSError, ValueError) as error:
         raise SearchError(f"the prompts cannot be prepared: {error}") from error
-    layers, geometry = _shape(path)
+    layers, geometry = shape_of(path)
     space = KnobSpace.for_model(layers=layers, length=settings.length)
     search = prepared.search
     labels = {
@@ -71,7 +71,7 @@ def build_bench(settings: SearchSettings, cache: Path) -> tuple[Bench, Evaluator
         gate=search.gate,
         rest=search.rest,
         environment=current_environment().model_dump(mode="json") | {"code": _code_digest()},
-        seeds=seeds(space, settings.length),
+        seeds=seeds(space, settings.length, geometry.kind, seed_limit(settings.budget)),
         space=space,
         labels=labels,
         geometry=geometry,
@@ -128,12 +128,15 @@ def _timed(candidate: Candidate, workload: Workload) -> str:
     return measure_speed(candidate.graph.canonical(), config, workload, repeats=30).model_dump_json()
 
 
-def _shape(path: Path) -> tuple[int, Geometry]:
+def shape_of(path: Path) -> tuple[int, Geometry]:
     """(layers, geometry) of a transformers model, from its config alone."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(path)
     heads = config.num_attention_heads
+    if getattr(config, "kv_lora_rank", None):
+        sizes = Geometry.mla(Geometry().block_size, config.kv_lora_rank, config.qk_rope_head_dim, heads)
+        return config.num_hidden_layers, sizes
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
     kv_heads = getattr(config, "num_key_value_heads", None) or heads
     return config.num_hidden_layers, replace(Geometry(), head_dim=head_dim, group=heads // kv_heads)

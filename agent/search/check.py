@@ -12,6 +12,11 @@ from vortex.errors import VortexError
 from vortex.graph.geometry import Geometry
 from vortex.graph.model import FlowGraph
 
+_OTHER_KIND = {
+    "gqa": "the model caches keys and values: the flow must be a vFlow over k and v",
+    "mla": "the model caches latents (MLA): the flow must be a vFlowMLA over latent",
+}
+
 
 class Tracer(Protocol):
     """What turns untrusted source into a graph: `agent.sandbox.Sandbox`."""
@@ -42,6 +47,8 @@ class Checker:
         """Never raises: whatever a proposal does, it is only that proposal's verdict."""
         try:
             candidate = Candidate(self._tracer.trace(proposal.source), proposal.knobs)
+            if candidate.graph.kind != self._geometry.kind:
+                return Checked(proposal, reason=_OTHER_KIND[self._geometry.kind])
             candidate.graph.instantiate(replace(self._geometry, block_size=proposal.knobs.block_size))
             _ = candidate.hash  # computed here, for it parses the policy
             return Checked(proposal, candidate)

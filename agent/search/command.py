@@ -30,7 +30,9 @@ def search(
             min=1,
             help="Distinct proposed candidates to measure on all search prompts. Dense attention and the "
             "seed flows are measured first, as references, and are not counted; neither are rejected "
-            "proposals, duplicates, failed evaluations, or candidates stopped after the first prompts.",
+            "proposals, duplicates, failed evaluations, or candidates stopped after the first prompts. "
+            "Seeds are the flows that ship for the model's kind, the best known first: a third as many as "
+            "the budget, and at least 3.",
         ),
     ] = 50,
     proposer: Annotated[

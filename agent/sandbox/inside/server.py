@@ -1,11 +1,10 @@
 """The warm fork server inside the jail: one child a request, each with a private socket for its answer.
 
-Started as a plain script (`python -I -S -B server.py CONTROL_FD CODE_ROOT CPU_S MEMORY DROP
-BLOCK_SIZE HEAD_DIM GROUP`) with nothing
-of the host but the interpreter and the tracing package. On the control socket it receives one datagram a
-request, the source, with the write end of a private socket attached, and sends one JSON datagram when the
-child is gone: how it ended, and whether it left processes behind. Candidate code runs in the children only,
-which do not hold the control socket.
+Started as a plain script (`python -I -S -B server.py CONTROL_FD CODE_ROOT CPU_S MEMORY DROP SIZES...`, the
+sizes being those of a `Geometry`) with nothing of the host but the interpreter and the tracing package. On
+the control socket it receives one datagram a request, the source, with the write end of a private socket
+attached, and sends one JSON datagram when the child is gone: how it ended, and whether it left processes
+behind. Candidate code runs in the children only, which do not hold the control socket.
 """
 
 import contextlib

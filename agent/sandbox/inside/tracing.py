@@ -55,10 +55,10 @@ SCOPE = {name: getattr(builtins, name) for name in names.BUILTINS} | {
 
 
 class Answerer:
-    """Answers candidates for a model of this geometry."""
+    """Answers candidates for a model of the geometry of these sizes."""
 
-    def __init__(self, block_size: int, head_dim: int, group: int) -> None:
-        self._geometry = Geometry(block_size, head_dim, group)
+    def __init__(self, *sizes: int) -> None:
+        self._geometry = Geometry(*sizes)
 
     def __call__(self, source: str) -> str:
         """The document for one candidate; never raises."""
