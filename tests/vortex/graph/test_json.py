@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import time
+from contextlib import suppress
 from random import Random
 from typing import Any
 
@@ -16,6 +17,8 @@ from tests.vortex.graph.random_graphs import random_graph
 from vortex.errors import GraphError, GuardError
 from vortex.flow import load_graph
 from vortex.graph import FlowGraph, Geometry
+from vortex.graph.advice import advice
+from vortex.graph.cost import row_cost
 
 QUEST = load_graph("gqa_quest_sparse_attention")
 SITES = (16, 64, 4), (32, 128, 2)
@@ -55,11 +58,11 @@ def accepted_or_refused(text: str | bytes) -> FlowGraph | None:
     assert FlowGraph.from_json(graph.to_json()) == graph
     assert FlowGraph.from_json(graph.canonical().to_json()).hash == graph.hash
     assert graph.selector.op in ("topK", "approxTopK", "Union")
+    assert all(isinstance(sentence, str) for sentence in advice(graph))
     for sizes in SITES:
-        try:
+        with suppress(GuardError, GraphError):
             graph.instantiate(Geometry(*sizes))
-        except (GuardError, GraphError):
-            continue
+            assert row_cost(graph, Geometry(*sizes), 4096, 8).bytes >= 0
     return graph
 
 
