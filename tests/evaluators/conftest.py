@@ -1,25 +1,14 @@
-"""A small random model with the probe's tokenizer, and workloads on it.
-
-Its answers mean nothing, so the references of the `answered` workload are taken from what dense attention
-says: dense attention is right there, and a sparse algorithm is right as far as it says the same.
-"""
+"""A small random model with the probe's tokenizer, and workloads on it."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from evaluators.measure.spec import WorkloadSpec
-from evaluators.measure.workload import (
-    META,
-    Workload,
-    WorkloadMeta,
-    load_model,
-    load_tokenizer,
-    write_workload,
-)
+from evaluators.measure.workload import Workload
+from tests.evaluators.self_answered import write_self_answered
 
 TASKS = ("niah_single_1", "niah_multikey_2", "fwe")
 
@@ -69,25 +58,8 @@ def workload(spec: WorkloadSpec, cache: Path) -> Workload:
     return Workload.ensure(spec, cache)
 
 
-def references(said: str, number: int) -> tuple[str, ...]:
-    """The first word, which every algorithm says (it is the prefill's); or that and words that come later."""
-    return (said[1:6],) if number % 2 else (said[1:6], said[8:16], said[40:48])
-
-
 @pytest.fixture(scope="session")
-def answered(workload: Workload, cache: Path) -> Workload:
+def answered(spec: WorkloadSpec, cache: Path) -> Workload:
     """The same prompts with references that dense attention finds."""
-    from evaluators.ruler import generate
-
-    spec, tokenizer = workload.spec, load_tokenizer(workload.spec.model)
-    prompts = []
-    for task in spec.tasks:
-        prompts += generate(task, spec.length, tokenizer, spec.samples, spec.prompt_seed)
-    said = [prompt.dense.prediction for prompt in workload.meta.prompts]
-    prompts = [
-        replace(prompt, answers=references(text, i), max_new_tokens=24)
-        for i, (prompt, text) in enumerate(zip(prompts, said, strict=True))
-    ]
     path = cache / "answered"
-    write_workload(path, load_model(spec.model), tokenizer, prompts)
-    return Workload(path, spec.heldout(), WorkloadMeta.model_validate_json((path / META).read_text()))
+    return Workload(path, spec.heldout(), write_self_answered(path, spec))

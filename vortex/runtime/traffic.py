@@ -13,7 +13,7 @@ from vortex.graph.cost import row_costs
 from vortex.graph.geometry import Geometry
 from vortex.graph.model import FlowGraph
 from vortex.runtime.dtypes import itemsize
-from vortex.runtime.plan import Plan, make_plan
+from vortex.runtime.plan import make_plan
 
 
 @dataclass(frozen=True)
@@ -45,18 +45,8 @@ class Traffic:
         policy = None if self.config.schedule_policy is None else parse_policy(self.config.schedule_policy)
         plan = make_plan(seq_len, self.geometry.block_size, self.config, policy)
         skipped = len(self.config.layers_skip or ())
-        sparse = self._row(self.graph, seq_len, self._most(plan)) * self.heads
+        sparse = self._row(self.graph, seq_len, plan.chosen) * self.heads
         return sparse * (self.layers - skipped) + dense / self.layers * skipped
-
-    def _most(self, plan: Plan) -> NDArray[np.int64]:
-        """Blocks that each step may read: the plan's, or the most that a union can choose, which depends on
-        no plan."""
-        picks = [selection.k for selection in self.graph.selections] if self.graph is not None else [None]
-        if None in picks:
-            return plan.chosen
-        reserved = self.config.block_reserved_bos + self.config.block_reserved_eos
-        most = reserved + sum(k for k in picks if k is not None)
-        return np.where(plan.sparse, np.minimum(plan.n, most), plan.n)
 
     def _row(
         self, graph: FlowGraph | None, seq_len: NDArray[np.int64], chosen: NDArray[np.int64]
