@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Self
 
 
 class VortexError(Exception):
-    """Base of all errors that are about the user's input, not about a fault in Vortex."""
+    """Base of all errors that are about the user's input, not about a fault in Vortex. `line`: of the user's
+    file, where an error is about one and knows it."""
+
+    line: int | None = None
+
+    def in_line(self, line: int | None) -> Self:
+        """The same error with its line, unless it has one."""
+        self.line = self.line or line
+        return self
 
 
 class FlowTypeError(VortexError):
@@ -87,12 +96,12 @@ class ConfigError(VortexError, ValueError):
     """A configuration field is unknown, out of range, or not supported."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name closest to `name`, or None when nothing is close."""
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str | None:
+    """The known name closest to `name`, or None when nothing is close. `cutoff`: the least likeness."""
     import difflib
 
     by_lower = {candidate.lower(): candidate for candidate in known}
-    found = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+    found = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=cutoff)
     return by_lower[found[0]] if found else None
 
 

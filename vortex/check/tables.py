@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
@@ -11,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from vortex.check.report import ConfigReport, CostReport, Finding, FlowReport, Note, OpReport, Report
-from vortex.flow.verify import CompileReport
+from vortex.flow.verify import Attempt, CompileReport
 
 WIDTH = 110
 """Of output that is no terminal's."""
@@ -126,6 +127,15 @@ def show_sweep(report: CompileReport, console: Console) -> None:
     for (target, dtype), count in asked.items():
         table.add_row(target or "graph", dtype, str(done[target, dtype]), str(count))
     console.print(f"[bold]{escape(report.flow)}[/]  {report.kind}", table)
-    for error, count in Counter(attempt.error for attempt in report.failed).items():
-        first = next(attempt for attempt in report.failed if attempt.error == error)
-        console.print(f"[red]{count} times:[/] {escape(str(error))}\n  first at {escape(str(first))}")
+    for first, *more in _alike(report.failed):
+        console.print(
+            f"[red]{1 + len(more)} times:[/] {escape(str(first.error))}\n  first at {escape(str(first))}"
+        )
+
+
+def _alike(attempts: Iterable[Attempt]) -> Iterable[list[Attempt]]:
+    """The attempts whose errors differ in numbers only."""
+    groups: dict[str, list[Attempt]] = {}
+    for attempt in attempts:
+        groups.setdefault(re.sub(r"\d+", "", str(attempt.error)), []).append(attempt)
+    return groups.values()

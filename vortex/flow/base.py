@@ -8,6 +8,7 @@ from vortex.errors import FlowInitError
 from vortex.flow.torch_standin import DTYPES, itemsize
 from vortex.flow.torch_standin import dtype as _dtype
 from vortex.flow.trace import trace
+from vortex.flow.where import user_line
 from vortex.graph.geometry import Geometry
 from vortex.graph.model import FlowGraph, Format
 
@@ -28,6 +29,11 @@ class FlowBase:
     kind = "gqa"
     graph: FlowGraph | None = None
     _dtypes: tuple[Any, Any] = ("bfloat16", "bfloat16")
+    _line: int | None = None
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls._line = user_line()  # of the class statement, for errors
 
     def __init__(self) -> None:
         pass

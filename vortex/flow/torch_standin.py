@@ -32,7 +32,7 @@ class Tensor:
     """For annotations."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
-        raise _refusal("Tensor")
+        raise _refusal("Tensor", args)
 
 
 class Size(tuple[int, ...]):
@@ -70,13 +70,16 @@ class _Refused:
         return _Refused(f"{self._path}.{name}")
 
     def __call__(self, *args: object, **kwargs: object) -> Any:
-        raise _refusal(self._path)
+        raise _refusal(self._path, (*args, *kwargs.values()))
 
 
-def _refusal(path: str) -> FlowTypeError:
+def _refusal(path: str, arguments: tuple[object, ...]) -> FlowTypeError:
+    from vortex.flow.vtensor import tensors_in
+
     return FlowTypeError(
         f"torch.{path} cannot be used in a flow: tensors are metadata while a flow is traced",
         line=user_line(),
+        shapes=tensors_in(arguments),
         hint=op_for(path.rpartition(".")[2]),
     )
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from vortex.abs import ContextBase
 from vortex.dims import Dim, recording
 from vortex.errors import FlowTypeError, GuardError, VortexError
+from vortex.flow.calls import call, first_line
 from vortex.flow.vtensor import Opaque, Output, vTensor
-from vortex.flow.where import raising_line, user_line
+from vortex.flow.where import user_line
 from vortex.graph.build import DECLARED_IN, SYMBOLS, GraphBuilder, symbols
 from vortex.graph.geometry import Geometry
 from vortex.graph.limits import check_size
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from vortex.ops import OpDef
 
 
-class TraceContext(ContextBase):
+class TraceContext(Opaque, ContextBase):
     """The `ctx` of a trace."""
 
 
@@ -34,6 +35,10 @@ class CacheView(Mapping[str, vTensor]):
         self._trace, self._stage = trace, stage
 
     def __getitem__(self, name: str) -> vTensor:
+        if not isinstance(name, str):
+            self._refuse(
+                f"cache[{name!r:.60}] is no field", f"Fields have names: {', '.join(map(repr, self))}"
+            )
         try:
             found = self._trace.builder.field_type(self._stage, name)
         except FlowTypeError as error:
@@ -50,11 +55,23 @@ class CacheView(Mapping[str, vTensor]):
         return len(self._trace.builder.fields) + len(self._trace.builder.injected)
 
     def __setitem__(self, name: str, value: object) -> None:
-        raise FlowTypeError(
-            f"cache[{name!r}] cannot be assigned",
-            line=user_line(),
-            hint="In forward_cache, give the op the field as its output: op(x, cache[...], loc=loc, ctx=ctx)",
-        )
+        write = {
+            Stage.CACHE: "Give the op the field as its output: op(x, cache[...], loc=loc, ctx=ctx)",
+            Stage.INDEXER: "Write fields in forward_cache, or with Save()(x, cache[...], ctx=ctx)",
+        }
+        self._refuse(f"cache[{name!r:.60}] cannot be assigned", write[self._stage])
+
+    def __delitem__(self, name: str) -> None:
+        self._refuse(f"cache[{name!r:.60}] cannot be deleted", "Leave it out of what create_cache returns")
+
+    def __getattr__(self, attribute: str) -> Any:
+        if attribute.startswith("__"):
+            raise AttributeError(attribute)
+        advice = f'Write cache["{attribute}"]' if attribute in self else "Work on its tensors, cache[...]"
+        self._refuse(f"cache has no attribute {attribute!r}: it holds the fields by name", advice)
+
+    def _refuse(self, message: str, hint: str) -> NoReturn:
+        raise FlowTypeError(message, line=user_line(), hint=hint)
 
 
 class Trace:
@@ -101,7 +118,10 @@ class Trace:
         try:
             ref = self.builder.append(stage, definition, attrs, inputs, types, output, line)
         except FlowTypeError as error:
-            shapes = tuple(operand._type.text(stage) for operand in operands)
+            shapes = tuple(
+                f"{name} {operand._type.text(stage)}"
+                for name, operand in zip(definition.operands, operands, strict=False)
+            )
             raise error.at(op=definition.name, line=line, shapes=shapes) from None
         found = self.builder.programs[stage][ref.node].type
         return vTensor(self, stage, f"{definition.name} of line {line}", found, ref, field=output)
@@ -119,30 +139,38 @@ def run(flow: FlowBase, geometry: Geometry) -> FlowGraph:
     cls, kind = type(flow), flow.kind
     trace, guards = Trace(kind, geometry), dict[Guard, None]()
     sizes = symbols(kind, geometry)
-    arguments = [sizes[name] for name in SYMBOLS[kind] if name != "group"]
+    arguments = tuple(sizes[name] for name in SYMBOLS[kind] if name != "group")
     for format, method in DECLARED_IN.items():
+        line = first_line(cls, method)
         with recording(guards):
-            fields = _call(flow, method, *arguments)
+            fields = call(flow, method, arguments, sizes)
         if not isinstance(fields, dict):
-            wanted = "must return a dict of field name to (rows, cols)"
-            raise _at(cls, method, f"{wanted}, got {type(fields).__name__}")
+            wanted = f"{method} must return a dict of field name to (rows, cols)"
+            raise FlowTypeError(
+                f"{wanted}, got {type(fields).__name__}",
+                line=line,
+                hint='Write return {"name": (1, head_dim)}',
+            )
         for name, dims in fields.items():
             try:
                 trace.builder.declare(name, dims, format)
             except FlowTypeError as error:
-                raise error.at(line=_first_line(cls, method)) from None
-    context = TraceContext()
+                raise error.in_line(line) from None
+    loc = Opaque("loc", "An op finds its block by it: op(x, output, loc=loc, ctx=ctx)")
+    context = TraceContext(
+        "ctx", "Sizes come from create_cache, which may keep them on self, or from x.shape"
+    )
     with recording(guards):
-        _call(flow, "forward_cache", CacheView(trace, Stage.CACHE), Opaque("loc"), context)
+        call(flow, "forward_cache", (CacheView(trace, Stage.CACHE), loc, context), sizes)
     trace.stage = Stage.INDEXER
     query = vTensor(trace, Stage.INDEXER, "q", trace.builder._query, Ref.query())
     output = Output(trace, Stage.INDEXER, "o", TensorType(Format.RAGGED, Dim(1), Dim(1)), None)
     with recording(guards):
-        _call(flow, "forward_indexer", query, output, CacheView(trace, Stage.INDEXER), context)
+        call(flow, "forward_indexer", (query, output, CacheView(trace, Stage.INDEXER), context), sizes)
     try:
         graph = trace.builder.finish([str(guard) for guard in guards])
     except FlowTypeError as error:
-        raise error.at(line=_first_line(cls, "forward_indexer")) from None
+        raise error.in_line(first_line(cls, "forward_indexer")) from None
     check_size(graph)
     return graph
 
@@ -196,31 +224,3 @@ def _numbers(graph: FlowGraph) -> object:
         [(field.name, field.format, field.rows.hint, field.cols.hint) for field in graph.fields],
         [(stage, node.op, node.attrs, node.inputs, node.output) for stage, node in graph.nodes()],
     )
-
-
-def _call(flow: FlowBase, method: str, *arguments: object) -> Any:
-    """Calls one of the author's methods; whatever it raises becomes an error with the line of the user's
-    file."""
-    cls = type(flow)
-    function = getattr(cls, method)
-    try:
-        return getattr(flow, method)(*arguments)
-    except VortexError:
-        raise
-    except NotImplementedError:
-        raise FlowTypeError(f"{cls.__name__} does not define {method}") from None
-    except Exception as error:
-        filename = function.__code__.co_filename if hasattr(function, "__code__") else ""
-        line = raising_line(error.__traceback__, filename)
-        raise FlowTypeError(
-            f"{method} raised {type(error).__name__}: {str(error)[:300]}", line=line
-        ) from error
-
-
-def _first_line(cls: type, method: str) -> int | None:
-    code = getattr(getattr(cls, method), "__code__", None)
-    return code.co_firstlineno if code is not None else None
-
-
-def _at(cls: type, method: str, message: str) -> FlowTypeError:
-    return FlowTypeError(f"{method} {message}", line=_first_line(cls, method))

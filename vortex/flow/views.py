@@ -56,7 +56,8 @@ class Op:
         pair = value if isinstance(value, (tuple, list)) else ()
         if [getattr(part, "_part", "") for part in pair] != ["block_table", "seqlens"]:
             raise self._error(
-                f"the operand {name} must be a pair (block_table, seqlens)", "Give it what TopK(k)(score) returned"
+                f"the operand {name} must be a pair (block_table, seqlens)",
+                "Give it what TopK(k)(score) returned",
             )
         if pair[0]._ref != pair[1]._ref:
             raise self._error(f"the block_table and seqlens of {name} are of different TopK ops")
@@ -113,7 +114,9 @@ class IndexerOp(Op):
     def _record(self, operands: tuple[Any, ...]) -> Any:
         op = self.definition
         if op.constant:
-            raise self._error("is not called", f"Give the instance to an op as an operand: gemm(q, self.{op.name})")
+            raise self._error(
+                "is not called", f"Give the instance to an op as an operand: gemm(q, self.{op.name})"
+            )
         names = [*op.operands, *self._extra()]
         if len(operands) != len(names):
             raise self._count(len(operands), names)

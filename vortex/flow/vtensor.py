@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from vortex.dims import Dim
@@ -16,17 +16,28 @@ if TYPE_CHECKING:
 
 
 class Opaque:
-    """Something that a flow only passes on: `loc`."""
+    """Something that a flow only passes on to its ops: `loc` and `ctx`."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, hint: str) -> None:
         object.__setattr__(self, "_name", name)
+        object.__setattr__(self, "_hint", hint)
+
+    def __repr__(self) -> str:
+        return str(self._name)
 
     def __getattr__(self, attribute: str) -> Any:
         if attribute.startswith("__"):
             raise AttributeError(attribute)
+        self._refuse(f"{self._name}.{attribute}")
+
+    def __setattr__(self, attribute: str, value: object) -> None:
+        self._refuse(f"{self._name}.{attribute}")
+
+    def _refuse(self, shown: str, advice: str = "") -> NoReturn:
         raise FlowTypeError(
-            f"{self._name}.{attribute} cannot be used: {self._name} is only passed on to ops",
+            f"{shown} cannot be used: {self._name} is only passed on to ops",
             line=user_line(),
+            hint=self._hint,
         )
 
 
@@ -93,7 +104,7 @@ class vTensor:
 
     def _refuse(self, shown: str, advice: str) -> NoReturn:
         raise FlowTypeError(
-            f"{shown} cannot be used on a tensor of a flow",
+            f"{shown} is not defined for tensors of a flow",
             line=user_line(),
             shapes=(repr(self),),
             hint=op_for(advice),
@@ -105,12 +116,13 @@ class vTensor:
         raise FlowTypeError(
             f"torch.{name} cannot be used in a flow: tensors are metadata while a flow is traced",
             line=user_line(),
+            shapes=tensors_in((*args, *(kwargs or {}).values())),
             hint=op_for(name),
         )
 
     def __setattr__(self, attribute: str, value: object) -> None:
         if not attribute.startswith("_"):
-            self._refuse(f"assigning .{attribute}", attribute)
+            self._refuse(f"assignment to .{attribute}", "=")
         object.__setattr__(self, attribute, value)
 
     def __bool__(self) -> bool:
@@ -122,11 +134,22 @@ class vTensor:
     def __int__(self) -> int:
         self._refuse("int()", "item")
 
+    def __index__(self) -> int:
+        self._refuse("int()", "item")
+
     def __len__(self) -> int:
-        self._refuse("len()", "item")
+        self._refuse("len()", "len")
 
     def __iter__(self) -> Iterator[Any]:
-        self._refuse("iteration", "[]")
+        self._refuse("iteration", "iter")
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> NoReturn:
+        self._refuse("a call", "()")
+
+    def __format__(self, specification: str) -> str:
+        if specification:
+            self._refuse("a number format", "item")
+        return repr(self)
 
     __hash__ = object.__hash__
 
@@ -141,32 +164,41 @@ class Chosen(vTensor):
 
     def __init__(self, selection: vTensor, part: str) -> None:
         super().__init__(
-            selection._trace, selection._stage, f"{part} of {selection._name}", selection._type, selection._ref
+            selection._trace,
+            selection._stage,
+            f"{part} of {selection._name}",
+            selection._type,
+            selection._ref,
         )
         self._part = part
 
 
-def _refusing(operator: str) -> Callable[..., Any]:
-    def method(self: vTensor, *others: object) -> Any:
-        self._refuse(f"the operator {operator}" if operator != "[]" else "indexing", operator)
+def tensors_in(values: Iterable[object]) -> tuple[str, ...]:
+    """The tensors of a flow among `values`, with their shapes."""
+    leaves = (leaf for value in values for leaf in (value if isinstance(value, (tuple, list)) else (value,)))
+    return tuple(repr(leaf) for leaf in leaves if isinstance(leaf, vTensor))
+
+
+def _refusing(shown: str, advice: str) -> Callable[..., Any]:
+    def method(self: vTensor | Opaque, *others: object) -> Any:
+        self._refuse(shown, advice)
 
     return method
 
 
-_REFLECTED = {
-    "add": "+",
-    "sub": "-",
-    "mul": "*",
-    "matmul": "@",
-    "truediv": "/",
-    "floordiv": "/",
-    "pow": "**",
-    "mod": "%",
-}
+_BINARY = {
+    "add": "+", "sub": "-", "mul": "*", "matmul": "@", "truediv": "/", "floordiv": "//", "pow": "**",
+    "mod": "%", "and": "&", "or": "|", "xor": "^", "lshift": "<<", "rshift": ">>",
+}  # fmt: skip
+_COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _OPERATORS = {
-    **{f"{way}{name}": sign for name, sign in _REFLECTED.items() for way in ("", "r", "i")},
-    **{"neg": "neg", "abs": "abs", "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="},
-    **{"getitem": "[]", "setitem": "[]", "and": "&", "or": "|", "invert": "~"},
+    **{f"{way}{name}": (f"the operator {s}", s) for name, s in _BINARY.items() for way in ("", "r", "i")},
+    **{name: (f"{name}()", name) for name in ("abs", "round", "divmod")},
+    **{name: ("indexing", "[]") for name in ("getitem", "setitem", "delitem")},
+    **{"neg": ("the operator -", "neg"), "pos": ("the operator +", "pos"), "invert": ("the operator ~", "~")},
 }
-for _name, _operator in _OPERATORS.items():
-    setattr(vTensor, f"__{_name}__", _refusing(_operator))
+for _name, _arguments in _OPERATORS.items():
+    setattr(Opaque, f"__{_name}__", _refusing(*_arguments))
+    setattr(vTensor, f"__{_name}__", _refusing(*_arguments))
+for _name, _sign in _COMPARISONS.items():
+    setattr(vTensor, f"__{_name}__", _refusing(f"the operator {_sign}", _sign))

@@ -6,15 +6,16 @@ import sys
 from types import FrameType, TracebackType
 
 _SHIPPED = "vortex.flow.algorithms"
+_LIBRARIES = sys.stdlib_module_names | {"vortex", "torch", "numpy"}
 
 
 def _is_user(frame: FrameType) -> bool:
     name = str(frame.f_globals.get("__name__", ""))
-    return not name.startswith("vortex.") or name.startswith(_SHIPPED)
+    return name.partition(".")[0] not in _LIBRARIES or name.startswith(_SHIPPED)
 
 
 def user_line() -> int | None:
-    """The line of the innermost running frame that is not Vortex's own."""
+    """The line of the innermost running frame that is not of Vortex or another library."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and not _is_user(frame):
         frame = frame.f_back
