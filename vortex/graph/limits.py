@@ -14,7 +14,7 @@ from vortex.ops import Args, find_op
 
 MAX_FIELD_ELEMENTS = 2**16  # of all auxiliary fields of a block; k has 2**11 at block 16, head dim 128
 MAX_BLOCK_ELEMENTS, MAX_BLOCK_FLOPS = 2**16, 2**22  # of one result, and of a whole program, for one block
-MAX_ROW_ELEMENTS, MAX_ROW_FLOPS = 2**20, 2**26  # of what is computed once a row
+MAX_ROW_ELEMENTS, MAX_ROW_FLOPS = 2**20, 2**27  # of what is computed once a row
 
 
 def check_size(graph: FlowGraph) -> None:

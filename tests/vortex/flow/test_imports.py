@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import subprocess
 import sys
 
@@ -59,6 +58,8 @@ def test_any_module_may_come_first_and_none_imports_torch(module: str) -> None:
 
 
 def test_importing_is_fast() -> None:
-    script = "import time; t = time.perf_counter(); import vortex.flow; print(time.perf_counter() - t)"
+    """Less than 0.15 s of the processor's time, whatever else it is busy with."""
+    modules = "vortex.flow, vortex.indexer, vortex.cache"
+    script = f"import time; t = time.process_time(); import {modules}; print(time.process_time() - t)"
     python(script)  # compiles
-    assert statistics.median(float(python(script)) for _ in range(5)) < 0.15
+    assert min(float(python(script)) for _ in range(5)) < 0.15
