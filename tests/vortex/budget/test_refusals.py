@@ -112,6 +112,7 @@ CASES: list[tuple[str, int, int, str]] = [
     ("return (topk_val const) & 3;", 1, 8, "reads as a cast: drop its parentheses"),
     ("int a = 1; ++(a); return a;", 1, 12, "not allowed"),
     ("int a = 1; a and_eq 3; return a;", 1, 12, "not allowed"),
+    ("int a = 1; if (a > 1) { ++ + */ 1; } return a;", 1, 31, "syntax error"),
     ("int a, , b; return 1;", 1, 6, "syntax error at ','"),
     ("if (1) return 1 else return 2;", 1, 8, "syntax error"),
     ("", 1, 1, "not every path returns"),
