@@ -9,11 +9,11 @@ _PRODUCT = "GeMM()(x, y, ctx=ctx) is y x^T: O[a, b] = sum_k y[a, k] x[b, k]"
 _SHAPE = "Reshape(-1, rows, cols) changes the inner dims"
 _SUBTRACT = "Add(alpha=1.0, beta=-1.0)(x, y, ctx=ctx) is x - y"
 _DIVIDE = "Log(), Add_Mul(beta=-1.0) and Exp() give 1 / y; Add_Mul(beta=1 / c) divides by a number c"
-_SLICE = (
-    "MaskSlice(start, end, dim) gives a mask to Multiply with, and topK()(score, o, ctx=ctx) picks blocks"
-)
+_SLICE = "MaskSlice(start, end, dim) gives a mask to Multiply with"
 _SELECT = "topK()(score, o, ctx=ctx) selects the blocks"
-_JOIN = "Keep the parts apart: score each of them, and Add()(x, y, ctx=ctx) or Maximum()(x, y, ctx=ctx) the scores"
+_JOIN = "Score each part, and join the scores with Add()(x, y, ctx=ctx) or Maximum()(x, y, ctx=ctx)"
+_FILTER = "Conv1d(weight) is a causal filter along the blocks of a row"
+_ANY = "Max(dim) and Min(dim) of zeros and ones say whether any and all are one"
 _SPREAD = "Multiply()(x, x, ctx=ctx) and then Mean(dim) give the mean square"
 _CHOICE = "A flow has no values while it is traced; express the choice with the Where ops"
 _FLOAT32 = "All computation is in float32 already"
@@ -41,12 +41,8 @@ _ADVICE = {
     **dict.fromkeys(("topk", "argsort", "sort", "argmax", "argmin", "kthvalue"), _SELECT),
     **dict.fromkeys(("cat", "concat", "concatenate", "stack", "vstack", "hstack"), _JOIN),
     **dict.fromkeys(("std", "var"), _SPREAD),
-    **dict.fromkeys(
-        ("conv1d", "cumsum", "roll"), "Conv1d(weight) is a causal filter along the blocks of a row"
-    ),
-    **dict.fromkeys(
-        ("any", "all"), "Max(dim) and Min(dim) of zeros and ones say whether any and all are one"
-    ),
+    **dict.fromkeys(("conv1d", "cumsum", "roll"), _FILTER),
+    **dict.fromkeys(("any", "all"), _ANY),
     "softmax": "Softmax(dim=0, scale=1.0) is over the blocks of a row",
     "normalize": "Normalize(dim=0) is over the blocks of a row",
     "exp": "Exp()(x, ctx=ctx)",

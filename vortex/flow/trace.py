@@ -36,9 +36,7 @@ class CacheView(Mapping[str, vTensor]):
 
     def __getitem__(self, name: str) -> vTensor:
         if not isinstance(name, str):
-            self._refuse(
-                f"cache[{name!r:.60}] is no field", f"Fields have names: {', '.join(map(repr, self))}"
-            )
+            self._refuse(f"cache[{name!r:.60}] is no field", f"The fields are {', '.join(map(repr, self))}")
         try:
             found = self._trace.builder.field_type(self._stage, name)
         except FlowTypeError as error:
@@ -157,9 +155,7 @@ def run(flow: FlowBase, geometry: Geometry) -> FlowGraph:
             except FlowTypeError as error:
                 raise error.in_line(line) from None
     loc = Opaque("loc", "An op finds its block by it: op(x, output, loc=loc, ctx=ctx)")
-    context = TraceContext(
-        "ctx", "Sizes come from create_cache, which may keep them on self, or from x.shape"
-    )
+    context = TraceContext("ctx", "Sizes are in x.shape, or kept on self by create_cache")
     with recording(guards):
         call(flow, "forward_cache", (CacheView(trace, Stage.CACHE), loc, context), sizes)
     trace.stage = Stage.INDEXER

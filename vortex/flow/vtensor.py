@@ -194,7 +194,7 @@ _COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": 
 _OPERATORS = {
     **{f"{way}{name}": (f"the operator {s}", s) for name, s in _BINARY.items() for way in ("", "r", "i")},
     **{name: (f"{name}()", name) for name in ("abs", "round", "divmod")},
-    **{name: ("indexing", "[]") for name in ("getitem", "setitem", "delitem")},
+    **dict.fromkeys(("getitem", "setitem", "delitem"), ("indexing", "[]")),
     **{"neg": ("the operator -", "neg"), "pos": ("the operator +", "pos"), "invert": ("the operator ~", "~")},
 }
 for _name, _arguments in _OPERATORS.items():
