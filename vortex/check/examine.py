@@ -19,7 +19,6 @@ from vortex.check.rejected import Rejected
 from vortex.check.report import Finding, FlowReport
 from vortex.errors import (
     FlowAdvice,
-    FlowLoadError,
     FlowTypeError,
     GraphError,
     GuardError,
@@ -29,7 +28,7 @@ from vortex.errors import (
     unknown,
 )
 from vortex.flow import FlowBase, load_source, trace_flow
-from vortex.flow.loader import construct
+from vortex.flow.loader import construct, no_flow
 from vortex.flow.verify import is_taken
 from vortex.flow.where import raising_line
 from vortex.graph.advice import advice
@@ -62,8 +61,7 @@ def examine_file(path: Path, setting: Setting, *, name: str | None = None, trust
     except VortexError as fault:
         return Examined(source, finding(fault, path))
     if not classes:
-        missing = FlowLoadError('registers no flow; put @register("name") above its class')
-        return Examined(source, finding(missing, path))
+        return Examined(source, finding(no_flow("the file"), path))
     if name is not None and name not in classes:
         raise RegistryError(f"{path}: {unknown('flow', name, classes)}")
     chosen = classes if name is None else {name: classes[name]}
@@ -118,5 +116,5 @@ def finding(error: VortexError, path: Path) -> Finding:
     if isinstance(error, FlowTypeError):
         return Finding("type", error.message, error.line, error.op, error.shapes, error.hint)
     cause = error.__cause__
-    line = raising_line(cause.__traceback__, str(path)) if cause is not None else None
+    line = error.line or (raising_line(cause.__traceback__, str(path)) if cause is not None else None)
     return Finding("size" if isinstance(error, GraphError | GuardError) else "load", str(error), line)

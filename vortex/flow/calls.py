@@ -35,7 +35,7 @@ def call(flow: object, method: str, arguments: tuple[object, ...], sizes: Mappin
         raise FlowTypeError(
             f"{method} raised {described(error)}",
             line=raised_in(error, cls, method) or first_line(cls, method),
-            hint=hint_for(error, flow, sizes),
+            hint=hint_for(error, cls, method, sizes),
         ) from error
 
 
@@ -53,15 +53,17 @@ def described(error: Exception) -> str:
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
-def hint_for(error: Exception, flow: object, sizes: Mapping[str, int]) -> str | None:
+def hint_for(
+    error: Exception, cls: type, method: str = "", sizes: Mapping[str, int] | None = None
+) -> str | None:
     """What may help against an exception of the author's own code."""
-    if isinstance(error, AssertionError):
+    if isinstance(error, AssertionError) and sizes:
         return f"The flow was traced at {', '.join(f'{name}={size:d}' for name, size in sizes.items())}"
-    if isinstance(error, ZeroDivisionError):
+    if isinstance(error, ZeroDivisionError) and method.startswith("forward_"):
         return "x.shape[0] is 0 while a flow is traced; sizes are x.shape[1] and x.shape[2]"
     name = getattr(error, "name", None) or ""
-    if isinstance(error, AttributeError) and error.obj is flow:
-        close = nearest(name, vars(flow))
+    if isinstance(error, AttributeError) and isinstance(error.obj, cls):
+        close = nearest(name, vars(error.obj))
         return f"Did you mean self.{close}?" if close else f"Create self.{name} in __init__"
     if isinstance(error, NameError):
         close = nearest(name, _names(error), cutoff=0.7)

@@ -12,10 +12,19 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
-from vortex.errors import FlowAdvice, FlowInitError, FlowLoadError, FlowTypeError, VortexError, unknown
+from vortex.errors import (
+    FlowAdvice,
+    FlowInitError,
+    FlowLoadError,
+    FlowTypeError,
+    RegistryError,
+    VortexError,
+    unknown,
+)
 from vortex.flow.base import FlowBase
+from vortex.flow.calls import described, first_line, hint_for, raised_in
 from vortex.flow.registry import Entry, Source, add, collecting, get, has, list_keys
 from vortex.flow.torch_standin import torch_for
 from vortex.flow.trace import trace
@@ -49,8 +58,7 @@ def _execute(source: str, origin: Source, trusted: bool, scope: Mapping[str, Any
     try:
         code = compile(source, origin.file, "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-        raise FlowLoadError(f"{origin.file}{line}: {error.__class__.__name__}: {error}") from None
+        raise _not_python(source, origin.file, error) from None
     module = ModuleType(f"vortex_flow_{origin.digest[:12]}")
     module.__file__ = origin.file
     names = dict(vars(builtins) if scope is None else scope)
@@ -61,14 +69,28 @@ def _execute(source: str, origin: Source, trusted: bool, scope: Mapping[str, Any
         with collecting(origin) as found:
             exec(code, module.__dict__)
     except FlowTypeError as error:
-        raise error.at(line=raising_line(error.__traceback__, origin.file)) from None
+        raise error.in_line(raising_line(error.__traceback__, origin.file)) from None
+    except RegistryError as error:
+        raise _located(RegistryError, origin.file, error, str(error)) from None
     except VortexError:
         raise
     except ImportError as error:
-        raise FlowLoadError(_at(origin.file, error, _no_such_op(error))) from error
+        message = _no_such_name(error) or described(error)
+        raise _located(FlowLoadError, origin.file, error, message) from error
     except Exception as error:
-        raise FlowLoadError(_at(origin.file, error, "")) from error
+        hint = hint_for(error, FlowBase)
+        message = f"{described(error)}{f'. {hint}' if hint else ''}"
+        raise _located(FlowLoadError, origin.file, error, message) from error
     return found
+
+
+def _not_python(source: str, file: str, error: Exception) -> FlowLoadError:
+    line = error.lineno if isinstance(error, SyntaxError) else None
+    if "\0" in source:
+        line = source.count("\n", 0, source.index("\0")) + 1
+    said = error.msg if isinstance(error, SyntaxError) else str(error)
+    at = f"{file}, line {line}" if line else file
+    return FlowLoadError(f"{at}: {type(error).__name__}: {said}").in_line(line)
 
 
 def _importer(real: Any, torch: ModuleType) -> Any:
@@ -82,17 +104,33 @@ def _importer(real: Any, torch: ModuleType) -> Any:
     return import_
 
 
-def _at(filename: str, error: Exception, message: str) -> str:
-    line = raising_line(error.__traceback__, filename)
-    at = f", line {line}" if line else ""
-    return f"{filename}{at}: {message or f'{type(error).__name__}: {str(error)[:300]}'}"
+E = TypeVar("E", bound=VortexError)
 
 
-def _no_such_op(error: ImportError) -> str:
+def _located(kind: type[E], file: str, error: Exception, message: str) -> E:
+    """An error in the line of `file` where `error` was raised."""
+    line = raising_line(error.__traceback__, file)
+    return kind(f"{file}, line {line}: {message}" if line else f"{file}: {message}").in_line(line)
+
+
+def _no_such_name(error: ImportError) -> str:
+    """Why a module of Vortex lacks the name that was to be imported; "" where it is about another module."""
     module, name = (error.name or "").replace("vortex_torch", "vortex"), getattr(error, "name_from", None)
     name = name or str(error).partition("cannot import name '")[2].partition("'")[0]
+    if not name:
+        return ""
     stages = {f"vortex.{stage}": stage for stage in Stage}
-    return no_such_op(stages[module], name) if module in stages and name else ""
+    if module in stages:
+        return no_such_op(stages[module], name)
+    public = getattr(sys.modules.get(module), "__all__", ()) if module.startswith("vortex.") else ()
+    return f"{module}: {unknown('name', name, public)}" if public else ""
+
+
+def no_flow(what: object) -> FlowLoadError:
+    """The error for a file that registers nothing."""
+    return FlowLoadError(
+        f'{what} registers no flow: it does not contain @register. Put @register("name") above its class'
+    )
 
 
 def load_file(path: str | Path) -> tuple[str, ...]:
@@ -101,15 +139,20 @@ def load_file(path: str | Path) -> tuple[str, ...]:
     file = Path(path).expanduser().resolve()
     try:
         data = file.read_bytes()
-        source = data.decode()
-    except (OSError, UnicodeDecodeError) as error:
+        source = data.decode("utf-8-sig")
+    except OSError as error:
         raise FlowLoadError(f"cannot read the flow file {path}: {error}") from None
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise FlowLoadError(
+            f"cannot read the flow file {path}, line {line}: it is not UTF-8. Save it as UTF-8"
+        ).in_line(line) from None
     origin = Source(str(file), hashlib.sha256(data).hexdigest())
     key = (origin.file, origin.digest)
     if key not in _loaded:
         found = _execute(source, origin, trusted=True, scope=None)
         if not found:
-            raise FlowLoadError(f'{path} registers no flow; put @register("name") above its class')
+            raise no_flow(path)
         for name, entry in found.items():
             add(name, entry)
         _loaded[key] = tuple(found)
@@ -134,15 +177,14 @@ def construct(cls: type[FlowBase], init_kwargs: Mapping[str, Any] | None = None)
     anything else."""
     try:
         return cls(**(init_kwargs or {}))
-    except FlowTypeError:
-        raise
+    except FlowTypeError as error:
+        raise error.in_line(raised_in(error, cls, "__init__")) from None
     except Exception as error:
-        filename = getattr(getattr(cls.__init__, "__code__", None), "co_filename", "")
-        line = raising_line(error.__traceback__, filename)
-        at = f" (line {line})" if line else ""
-        raise FlowInitError(
-            f"{cls.__name__}.__init__{at} raised {type(error).__name__}: {str(error)[:300]}"
-        ) from error
+        line, hint = raised_in(error, cls, "__init__"), hint_for(error, cls)
+        if line is None:  # the call itself failed
+            line, hint = first_line(cls, "__init__"), "Its parameters need defaults, or values in init_kwargs"
+        message = f"{cls.__name__}.__init__{f' (line {line})' if line else ''} raised {described(error)}"
+        raise FlowInitError(f"{message}. {hint}" if hint else message).in_line(line) from error
 
 
 def trace_flow(
@@ -176,10 +218,10 @@ def trace_source(
     """The graph of the one flow that `source` registers, torch being the stand-in. For use inside the
     sandbox. A flow that asserts a size needs a `geometry` of that size. Raises VortexError."""
     found = load_source(source, filename, scope=scope)
-    if len(found) != 1:
-        raise FlowLoadError(
-            f"the file must register exactly one flow, not {len(found)}: {', '.join(found) or 'none'}"
-        )
+    if not found:
+        raise no_flow(filename)
+    if len(found) > 1:
+        raise FlowLoadError(f"the file must register exactly one flow, not {len(found)}: {', '.join(found)}")
     (cls,) = found.values()
     return trace_flow(cls, geometry=geometry)
 

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from vortex.errors import RegistryError, unknown
 from vortex.flow.base import FlowBase
+from vortex.flow.where import user_line
 
 T = TypeVar("T", bound=type[FlowBase])
 
@@ -62,11 +63,14 @@ def register(name: str) -> Callable[[T], T]:
     """Class decorator: makes a flow known as `name`. Raises RegistryError for a name that other code has
     taken; the same unchanged file may register again."""
     if not isinstance(name, str) or not name:
-        raise RegistryError('register needs a name: @register("my_flow")')
+        raise RegistryError('register needs a name: @register("my_flow")').in_line(user_line())
 
     def decorate(cls: T) -> T:
         if not (isinstance(cls, type) and issubclass(cls, FlowBase)):
-            raise RegistryError(f"@register({name!r}) needs a subclass of vFlow or vFlowMLA, got {cls!r}")
+            shown = getattr(cls, "__name__", type(cls).__name__)
+            raise RegistryError(
+                f"@register({name!r}) needs a subclass of vFlow or vFlowMLA: write class {shown}(vFlow)"
+            ).in_line(user_line())
         add(name, Entry(cls, _source.get() or Source.of(cls)), _scope.get())
         return cls
 

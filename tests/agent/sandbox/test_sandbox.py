@@ -68,7 +68,7 @@ CHANGES: list[tuple[str, str, str, str]] = [
     (SCORE, "        for x in q:\n            pass\n" + SCORE, "type", "iteration"),
     (SELECT, "", "type", "nothing claims o"),
     (SELECT, SELECT * 2, "type", "called twice"),
-    ('@register("mean_centroid")\n', "", "type", "exactly one flow"),
+    ('@register("mean_centroid")\n', "", "type", "does not contain @register"),
     ('cache["centroids"], ctx', 'cache["centroid"], ctx', "type", "did you mean 'centroids'?"),
 ]  # fmt: skip
 
