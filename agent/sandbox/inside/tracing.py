@@ -83,7 +83,7 @@ def _describe(error: BaseException) -> dict[str, Any]:
         cause = error.__cause__
         if isinstance(cause, MemoryError | RecursionError):
             return _describe(cause)
-        line = error.line or line or (cause and raising_line(cause.__traceback__, FILENAME))
+        line = error.line or line
         return {"kind": "type", "message": str(error)[:MAX_TEXT], "line": line}
     kind = "type" if isinstance(error, Exception) else "forbidden"
     return {"kind": kind, "message": f"{type(error).__name__}: {error}"[:MAX_TEXT], "line": line}
