@@ -10,7 +10,9 @@ from evaluators.measure.prepare import Prepared
 from evaluators.measure.samples import SampleResult
 from evaluators.measure.workload import Workload
 from tests.evaluators.measure.flows import STATEFUL, union
+from tests.evaluators.self_answered import NEW_TOKENS
 from vortex.config import VortexConfig
+from vortex.engine.hf import decode
 from vortex.flow import load_graph, trace_source
 from vortex.graph.model import FlowGraph
 
@@ -57,12 +59,15 @@ def test_rows_that_end_early_leave_the_others_alone(
     candidate: tuple[FlowGraph, Workload], samples: tuple[SampleResult, ...]
 ) -> None:
     graph, workload = candidate
-    full = evaluate(graph, CONFIG, workload, stop_early=False).samples
-    assert [(s.score, s.bytes) for s in full] == [(s.score, s.bytes) for s in samples]
-    assert all(
-        long.prediction.startswith(short.prediction) for long, short in zip(full, samples, strict=True)
+    limits = [2 + 5 * row % 23 for row in range(len(workload))]
+    full, cut = (
+        decode(workload.model, workload.store, None, graph, CONFIG, most).tokens
+        for most in (NEW_TOKENS, limits)
     )
-    assert len({s.new_tokens for s in samples}) > 1
+    assert cut == tuple(row[:limit] for row, limit in zip(full, limits, strict=True))
+    whole = evaluate(graph, CONFIG, workload, stop_early=False).samples
+    assert [(s.score, s.bytes) for s in whole] == [(s.score, s.bytes) for s in samples]
+    assert all(long.prediction.startswith(s.prediction) for long, s in zip(whole, samples, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,7 @@ from evaluators.measure.evaluate import decode_answers, evaluate, price, referen
 from evaluators.measure.pareto import Outcome, standings
 from evaluators.measure.prepare import Prepared
 from evaluators.measure.speed import measure_speed
-from tests.evaluators.measure.flows import union
-from tests.vortex.engine.conftest import COMMON, LATENT
+from tests.evaluators.measure.flows import STATEFUL, union
 from vortex.config import VortexConfig
 from vortex.errors import ConfigError
 from vortex.flow import load_graph, trace_source
@@ -26,8 +25,7 @@ from vortex.graph.model import FlowGraph
 from vortex.runtime.hooks import Hooks, ScoreInput
 from vortex.runtime.traffic import Traffic
 
-WIDTH = LATENT["kv_lora_rank"] + LATENT["qk_rope_head_dim"]
-LAYERS = COMMON["num_hidden_layers"]
+LAYERS, QUERY_HEADS, KV_LORA_RANK, WIDTH = 3, 4, 32, 32 + 16
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +106,7 @@ def test_a_union_is_never_priced_below_what_it_reads(mla: Prepared, first: int, 
 
     hooks = Hooks(selected=count)
     decode_answers(graph, config(), workload, range(len(workload)), stop_early=False, hooks=hooks)
-    geometry = workload.store.pools[0].geometry(16, LATENT["num_attention_heads"])
+    geometry = workload.store.pools[0].geometry(16, QUERY_HEADS)
     traffic = Traffic(graph, geometry, config(), LAYERS, heads=1)
     steps = np.array([length for _, length in read])
     assert (traffic.steps(steps) >= list(read.values())).all()
@@ -117,11 +115,13 @@ def test_a_union_is_never_priced_below_what_it_reads(mla: Prepared, first: int, 
     assert (priced > dense).all() if first + second > 40 else (priced < dense).all()
 
 
-def test_a_contender_is_timed_beside_dense(mla: Prepared, quest: FlowGraph) -> None:
-    report = measure_speed(quest, config(), mla.search, repeats=6, long=2048)
+@pytest.mark.parametrize("source", [None, STATEFUL, union(3, 3)], ids=["quest", "stateful", "union"])
+def test_a_contender_is_timed_beside_dense(mla: Prepared, quest: FlowGraph, source: str | None) -> None:
+    graph = trace_source(source) if source else quest
+    report = measure_speed(graph, config(), mla.search, repeats=6, long=2048)
     for column in report.columns:
-        assert (column.heads, column.group, column.head_dim) == (1, LATENT["num_attention_heads"], WIDTH)
-        assert column.kv_lora_rank == LATENT["kv_lora_rank"]
+        assert (column.heads, column.group, column.head_dim) == (1, QUERY_HEADS, WIDTH)
+        assert column.kv_lora_rank == KV_LORA_RANK
         assert column.dense_kernel in [kernel.name for kernel in DENSE_KERNELS]
         assert 0 < column.ratio.low <= column.ratio.median
 

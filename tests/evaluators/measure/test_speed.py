@@ -10,9 +10,12 @@ from evaluators.measure.speed import Spread, measure_speed, other_cores_busy
 from evaluators.measure.workload import Workload
 from vortex.config import VortexConfig
 from vortex.engine.hf.geometry import ModelShape
+from vortex.engine.hf.latent import LatentShape
 from vortex.flow import build_vflow, trace_flow
+from vortex.runtime.pool import PAGE
 
 SHAPE = ModelShape(layers=2, heads=2, group=4, head_dim=64, context=1 << 20)
+MLA = ModelShape(layers=2, heads=1, group=8, head_dim=48, context=1 << 20, latent=LatentShape(32, 16, 24, 20))
 
 
 def test_a_contender_is_timed_beside_dense(workload: Workload) -> None:
@@ -30,22 +33,29 @@ def test_a_contender_is_timed_beside_dense(workload: Workload) -> None:
 
 
 @pytest.mark.parametrize("kind", DENSE_KERNELS)
-def test_the_dense_kernels_attend_to_everything(kind: type[DenseKernel]) -> None:
+@pytest.mark.parametrize(("shape", "features"), [(SHAPE, 64), (MLA, 24 + 16)], ids=["gqa", "mla"])
+def test_the_dense_kernels_attend_to_everything(
+    kind: type[DenseKernel], shape: ModelShape, features: int
+) -> None:
     """Against attention written out: a baseline that computes less would be no baseline."""
-    kernel = kind(synthetic_cache(SHAPE, length=300, batch=2, seed=1), SHAPE)
+    cache = synthetic_cache(shape, length=300, batch=2, seed=1)
+    kernel = kind(cache, shape)
     kernel(np.array([301, 280]))
     for request, length in enumerate((301, 280)):
-        k, v = (x[:, :length] for x in kernel.kv[-1][request])
-        logits = torch.einsum("hgd,htd->hgt", kernel.q[request], k) / SHAPE.head_dim**0.5
+        rows = cache.pages.pages.reshape(2, shape.heads, -1)[request]
+        k, v = (x[rows].flatten(1, 2)[:, :length] for x in cache.pools[-1].blocks(PAGE))
+        logits = torch.einsum("hgd,htd->hgt", kernel.q[request], k) / features**0.5
         expected = torch.einsum("hgt,htd->hgd", torch.softmax(logits, -1), v)
         torch.testing.assert_close(kernel.out[request], expected)
 
 
-def test_synthetic_kv_has_the_models_geometry() -> None:
-    cache = synthetic_cache(SHAPE, length=1000, batch=3, seed=0)
-    assert len(cache.pools) == SHAPE.layers
-    assert cache.pages.rows == 3 * SHAPE.heads
-    assert cache.pools[0].head_dim == SHAPE.head_dim
+@pytest.mark.parametrize("shape", [SHAPE, MLA], ids=["gqa", "mla"])
+def test_synthetic_pools_have_the_models_geometry(shape: ModelShape) -> None:
+    cache = synthetic_cache(shape, length=1000, batch=3, seed=0)
+    assert len(cache.pools) == shape.layers
+    assert cache.pages.rows == 3 * shape.heads
+    geometry = cache.pools[0].geometry(16, shape.group)
+    assert (geometry.kind, geometry.head_dim, geometry.group) == (shape.kind, shape.head_dim, shape.group)
     assert (cache.pages.counts * 128 >= 1000 + cache.room).all()
     assert not torch.equal(cache.pools[0].k, cache.pools[1].k)
 
