@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from vortex.abs import ContextBase
 from vortex.dims import Dim, recording
-from vortex.errors import FlowTypeError, GuardError, VortexError
+from vortex.errors import FlowAdvice, FlowTypeError, GuardError, VortexError
 from vortex.flow.calls import call, first_line
 from vortex.flow.vtensor import Opaque, Output, vTensor
 from vortex.flow.where import user_line
@@ -80,6 +81,8 @@ class Trace:
         self.stage = Stage.CACHE
         self.used: dict[int, tuple[object, int | None]] = {}
         self.constants: dict[int, tuple[object, vTensor]] = {}
+        self.unpassed: dict[tuple[str, ...], list[str]] = {}
+        """The calls that did not pass on `loc` or `ctx`, by what they left out."""
 
     def constant(self, instance: Op) -> Any:
         """The tensor of a Parameter that is passed as an operand, recorded when it is first used; any other
@@ -132,8 +135,9 @@ class Trace:
         return operand._ref
 
 
-def run(flow: FlowBase, geometry: Geometry) -> FlowGraph:
-    """One trace of `flow`. Raises FlowTypeError; GraphError for what is too large."""
+def run(flow: FlowBase, geometry: Geometry, notes: list[str] | None = None) -> FlowGraph:
+    """One trace of `flow`. What is legal and not as documented is added to `notes`. Raises FlowTypeError;
+    GraphError for what is too large."""
     cls, kind = type(flow), flow.kind
     trace, guards = Trace(kind, geometry), dict[Guard, None]()
     sizes = symbols(kind, geometry)
@@ -168,6 +172,13 @@ def run(flow: FlowBase, geometry: Geometry) -> FlowGraph:
     except FlowTypeError as error:
         raise error.in_line(first_line(cls, "forward_indexer")) from None
     check_size(graph)
+    if notes is not None:
+        for names, calls in trace.unpassed.items():
+            form = ", ".join(f"{name}={name}" for name in names)
+            shown = ", ".join(calls[:4]) + (f" and {len(calls) - 4} more" if len(calls) > 4 else "")
+            notes.append(
+                f"{cls.__name__}: ops called without {' and '.join(names)}, write op(..., {form}): {shown}"
+            )
     return graph
 
 
@@ -178,7 +189,10 @@ def trace(flow: FlowBase, geometry: Geometry) -> FlowGraph:
     again with each symbol changed: where the graph then differs from what the first graph says for those
     sizes, the symbol is fixed by a guard.
     """
-    graph = run(flow, geometry)
+    notes: list[str] = []
+    graph = run(flow, geometry, notes)
+    for note in notes:
+        warnings.warn(note, FlowAdvice, stacklevel=3)
     pinned = []
     for name, value in geometry.bindings().items():
         if name not in SYMBOLS[flow.kind]:

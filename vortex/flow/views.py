@@ -22,6 +22,11 @@ class Op:
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         with recording(None):
+            if any(isinstance(value, vTensor) for value in (*args, *kwargs.values())):
+                raise self._error(
+                    "the constructor takes no tensors",
+                    f"Create the op in __init__, and call it here as {self._call_form()}",
+                )
             try:
                 self.attrs = self.definition.bind(args, kwargs, self.stage)
             except FlowTypeError as error:
@@ -34,22 +39,31 @@ class Op:
 
     def _operand(self, value: object, name: str) -> vTensor:
         if isinstance(value, Output):
-            raise self._error(f"o cannot be the operand {name}", "o is the last argument of topK")
+            raise self._error(f"o cannot be the operand {name}", _CLAIMS)
         if self.definition.takes_selections:
             return self._selection(value, name)
         if isinstance(value, Chosen) or (isinstance(value, tuple) and value and isinstance(value[0], Chosen)):
             raise self._error(f"the operand {name} is a selection of TopK", "Give both selections to Union()")
         if not isinstance(value, vTensor):
-            raise self._error(
-                f"the operand {name} must be a tensor of the flow, got {type(value).__name__}",
-                "Numbers go into constructors, such as Add_Mul(alpha=..., beta=...)",
-            )
+            shown, hint = self._not_a_tensor(value)
+            raise self._error(f"the operand {name} must be a tensor of the flow, got {shown}", hint)
         if value._stage is not value._trace.stage:
             raise self._error(
                 f"the operand {name} belongs to forward_{value._stage}",
                 "Stages exchange values through cache fields only",
             )
         return value
+
+    def _not_a_tensor(self, value: object) -> tuple[str, str]:
+        """What `value` is, and what to write instead."""
+        if isinstance(value, Op) or (isinstance(value, type) and issubclass(value, Op)):
+            op = f"the op {value.definition.name}"
+            return op, "Create the op in __init__, and give the result of its call"
+        if isinstance(value, (int, float)):
+            return repr(value), "Numbers go into constructors, such as Add_Mul(alpha=..., beta=...)"
+        if value is None or isinstance(value, (Opaque, str)):
+            return f"{value!r:.60}", f"Call it as {self._call_form()}"
+        return f"a {type(value).__name__}", "Constants are operands of indexer ops as Parameter(value)"
 
     def _selection(self, value: object, name: str) -> vTensor:
         """The selection that a pair (block_table, seqlens) stands for."""
@@ -60,7 +74,10 @@ class Op:
                 "Give it what TopK(k)(score) returned",
             )
         if pair[0]._ref != pair[1]._ref:
-            raise self._error(f"the block_table and seqlens of {name} are of different TopK ops")
+            raise self._error(
+                f"the block_table and seqlens of {name} are of different TopK ops",
+                "Give it what one TopK(k)(score) returned",
+            )
         first: vTensor = pair[0]
         return first
 
@@ -71,6 +88,19 @@ class Op:
             hint = other if here in self.definition.stages else self.definition.elsewhere
             raise self._error(f"is an op of vortex.{self.stage}, called in forward_{here}", hint)
 
+    def _tensors(self, operands: tuple[Any, ...], **context: Any) -> tuple[Any, ...]:
+        """The operands of a call without a `loc` and `ctx` that were passed by position; `context` are those
+        that were passed by name. What is missing is noted in the trace."""
+        passed = {name for name, value in context.items() if value is not None}
+        while operands and isinstance(operands[-1], (ContextBase, Opaque)):
+            passed.add(repr(operands[-1]) if isinstance(operands[-1], Opaque) else "ctx")
+            operands = operands[:-1]
+        missing = tuple(name for name in context if name not in passed)
+        trace = next((v._trace for v in _leaves(operands) if isinstance(v, vTensor)), None)
+        if trace is not None and missing:
+            trace.unpassed.setdefault(missing, []).append(f"{self.definition.name} (line {user_line()})")
+        return operands
+
     def _field(self, value: object, what: str) -> str:
         if not isinstance(value, vTensor) or value._field is None:
             raise self._error(f"{what} must be a cache field, got {value!r:.60}", 'Write cache["name"]')
@@ -80,20 +110,30 @@ class Op:
     def _error(self, message: str, hint: str | None = None) -> FlowTypeError:
         return FlowTypeError(message, op=self.definition.name, line=user_line(), hint=hint)
 
-    def _count(self, given: int, names: list[str]) -> FlowTypeError:
+    def _count(self, given: tuple[Any, ...], names: list[str]) -> FlowTypeError:
+        last, hint = given[-1] if given else None, f"Call it as {self._call_form()}"
+        if isinstance(last, Output) and not self.definition.claims_output:
+            hint = _CLAIMS
+        elif isinstance(last, vTensor) and last._field and self.stage is Stage.INDEXER:
+            hint = "Write fields in forward_cache, or with Save()(x, field, ctx=ctx)"
         return self._error(
-            f"takes {len(names)} tensors ({', '.join(names)}), got {given}", f"Call it as {self._call_form()}"
+            f"takes {len(names)} argument{'s' * (len(names) != 1)} ({', '.join(names)}), got {len(given)}",
+            hint,
         )
+
+    def _no_keywords(self, keywords: dict[str, Any]) -> None:
+        for name in keywords:
+            if name in [param.name for param in self.definition.params]:
+                raise self._error(
+                    f"{name} is given in the call", f"Write it in __init__: {self.definition.signature}"
+                )
+            raise self._error(f"takes no argument {name!r}", f"Call it as {self._call_form()}")
 
     def _call_form(self) -> str:
         raise NotImplementedError
 
 
-def _tensors(operands: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The operands of a call without a `loc` and `ctx` that were passed by position."""
-    while operands and isinstance(operands[-1], (ContextBase, Opaque)):
-        operands = operands[:-1]
-    return operands
+_CLAIMS = "o goes to the op that ends the flow, as its last argument: topK, approxTopK or Union"
 
 
 def _leaves(values: tuple[Any, ...]) -> list[Any]:
@@ -106,10 +146,11 @@ class IndexerOp(Op):
 
     stage = Stage.INDEXER
 
-    def __call__(self, *operands: Any, loc: Any = None, ctx: Any = None) -> Any:
+    def __call__(self, *operands: Any, loc: Any = None, ctx: Any = None, **keywords: Any) -> Any:
         with recording(None):
             self._check_stage(operands)
-            return self._record(_tensors(operands))
+            self._no_keywords(keywords)
+            return self._record(self._tensors(operands, ctx=ctx))
 
     def _record(self, operands: tuple[Any, ...]) -> Any:
         op = self.definition
@@ -119,7 +160,7 @@ class IndexerOp(Op):
             )
         names = [*op.operands, *self._extra()]
         if len(operands) != len(names):
-            raise self._count(len(operands), names)
+            raise self._count(operands, names)
         traces = [value._trace for value in _leaves(operands) if isinstance(value, vTensor)]
         if not traces and any(isinstance(value, IndexerOp) for value in operands):
             raise self._error("combines constants only", CONSTANTS_HINT)
@@ -145,7 +186,10 @@ class IndexerOp(Op):
         return ["o"] if self.definition.claims_output else ["field"] if self.definition.writes_field else []
 
     def _call_form(self) -> str:
-        return f"op({', '.join([*self.definition.operands, *self._extra(), 'ctx=ctx'])})"
+        operands = self.definition.operands
+        if self.definition.takes_selections:
+            operands = tuple(f"(block_table_{at}, seqlens_{at})" for at in range(len(operands)))
+        return f"op({', '.join([*operands, *self._extra(), 'ctx=ctx'])})"
 
 
 class CacheOp(Op):
@@ -153,10 +197,13 @@ class CacheOp(Op):
 
     stage = Stage.CACHE
 
-    def __call__(self, *operands: Any, output: Any = None, loc: Any = None, ctx: Any = None) -> Any:
+    def __call__(
+        self, *operands: Any, output: Any = None, loc: Any = None, ctx: Any = None, **keywords: Any
+    ) -> Any:
         with recording(None):
             self._check_stage((*operands, output))
-            return self._record(_tensors(operands), output)
+            self._no_keywords(keywords)
+            return self._record(self._tensors(operands, loc=loc, ctx=ctx), output)
 
     def _record(self, operands: tuple[Any, ...], output: Any) -> Any:
         op = self.definition
@@ -165,7 +212,7 @@ class CacheOp(Op):
                 raise self._error("the output is given twice", f"Call it as {self._call_form()}")
             operands, output = operands[:-1], operands[-1]
         if len(operands) != len(op.operands):
-            raise self._count(len(operands), [*op.operands, "output"])
+            raise self._count(operands, [*op.operands, self._target()])
         tensors = [self._operand(value, name) for value, name in zip(operands, op.operands, strict=True)]
         if output is None and op.writes_field:
             raise self._error("needs the field that it writes", f"Call it as {self._call_form()}")
@@ -173,9 +220,11 @@ class CacheOp(Op):
         traces = [value._trace for value in (*operands, output) if isinstance(value, vTensor)]
         return traces[0].record(self, self.stage, op, self.attrs, tensors, field)
 
+    def _target(self) -> str:
+        return "dest" if self.definition.writes_field else "output"
+
     def _call_form(self) -> str:
-        target = "dest" if self.definition.writes_field else "output"
-        return f"op({', '.join([*self.definition.operands, target, 'loc=loc', 'ctx=ctx'])})"
+        return f"op({', '.join([*self.definition.operands, self._target(), 'loc=loc', 'ctx=ctx'])})"
 
 
 def views(stage: Stage) -> dict[str, type[Op]]:
