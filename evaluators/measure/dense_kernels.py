@@ -67,15 +67,44 @@ class Bmm(DenseKernel):
 
 
 class Sdpa(DenseKernel):
-    """Values of a latent are taken whole and cut afterwards: the fused kernel wants them as wide as keys."""
-
     name = "sdpa, group as query rows"
 
     def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor) -> None:
         attention = torch.nn.functional.scaled_dot_product_attention
-        values = v if v.shape == k.shape else k
-        found = attention(q[None], k[None], values[None], scale=self.scale)[0]
+        found = attention(q[None], k[None], _wide(k, v)[None], scale=self.scale)[0]
         out.copy_(found[..., : out.shape[-1]])
 
 
-DENSE_KERNELS: tuple[type[DenseKernel], ...] = (Bmm, Sdpa)
+class SplitSdpa(DenseKernel):
+    """A part of the sequence for each thread that would idle otherwise (flash-decoding): the fused kernel
+    gives a thread whole heads, and MLA has one."""
+
+    name = "sdpa over parts, group as query rows"
+
+    def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor) -> None:
+        stored = k, _wide(k, v)
+        heads, length, dim = k.shape
+        parts = min(length, -(-torch.get_num_threads() // heads))
+        even = length - length % parts
+        found = [self._fused(q, *(x[:, :even].view(heads, parts, -1, dim) for x in stored))]
+        if even < length:
+            found.append(self._fused(q, *(x[:, None, even:] for x in stored)))
+        outputs, logsumexp = (torch.cat(pieces, 1) for pieces in zip(*found, strict=True))
+        shares = torch.softmax(logsumexp, 1)[..., None]
+        torch.sum((outputs * shares)[..., : out.shape[-1]], 1, out=out)
+
+    def _fused(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Outputs `[heads, parts, group, dim]` and logsumexp `[heads, parts, group]` over k and v `[heads,
+        parts, tokens, dim]`."""
+        query = q[:, None].expand(-1, k.shape[1], -1, -1)
+        kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        output, logsumexp = kernel(query, k, v, scale=self.scale)
+        return output, logsumexp
+
+
+def _wide(k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Values as wide as keys, as the fused kernel wants them: those of a latent are cut out of its output."""
+    return v if v.shape == k.shape else k
+
+
+DENSE_KERNELS: tuple[type[DenseKernel], ...] = (Bmm, Sdpa, SplitSdpa)

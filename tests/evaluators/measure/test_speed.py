@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -32,6 +34,15 @@ def test_a_contender_is_timed_beside_dense(workload: Workload) -> None:
     assert report.threads == torch.get_num_threads()
 
 
+@pytest.fixture
+def three_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("three_threads")
 @pytest.mark.parametrize("kind", DENSE_KERNELS)
 @pytest.mark.parametrize(("shape", "features"), [(SHAPE, 64), (MLA, 24 + 16)], ids=["gqa", "mla"])
 def test_the_dense_kernels_attend_to_everything(
