@@ -70,7 +70,9 @@ class _Canonical:
             attrs, inputs = _normal(op, node, key)
             saves = self.fields[node.output] if node.output is not None and op.side_effect else None
             target = field_key(saves.name) if saves is not None else ""
-            shape = [str(node.type.rows), str(node.type.cols)] if op.writes_field else []
+            # A Fill is as large as its field. How the sizes that a Save writes are spelled has no effect.
+            filled = op.writes_field and not op.side_effect
+            shape = [str(node.type.rows), str(node.type.cols)] if filled else []
             parts = [
                 node.op,
                 {name: plain_attr(value) for name, value in attrs.items()},

@@ -12,7 +12,7 @@ import torch
 from vortex.config import Dtype
 from vortex.dims import Dim
 from vortex.graph.geometry import Geometry
-from vortex.graph.model import Attr, FlowGraph, Format, Node, RefKind, Stage
+from vortex.graph.model import Attr, FlowGraph, Format, Node, Ref, RefKind, Stage
 from vortex.ops import Args, OpDef, find_op
 from vortex.runtime.dtypes import rounded
 from vortex.targets.base import LayerCache
@@ -87,12 +87,16 @@ class CompiledGraph:
         """Every op of the cache stage is lane-wise, so one pass serves any number of blocks."""
         done: list[torch.Tensor] = []
         everywhere = torch.ones(1, dtype=torch.bool)
+
+        def operand(ref: Ref) -> torch.Tensor:
+            if ref.kind is RefKind.NODE:
+                return done[ref.node]
+            if ref.name in self.fields:  # nothing has written it yet
+                return torch.zeros((1, *self.fields[ref.name]), device=layer.pool.k.device)
+            return self.field(layer, ref.name)[blocks].float()
+
         for step in self.cache:
-            inputs = tuple(
-                done[ref.node] if ref.kind is RefKind.NODE else self.field(layer, ref.name)[blocks].float()
-                for ref in step.node.inputs
-            )
-            done.append(step.op.run(step.args, inputs, everywhere))
+            done.append(step.op.run(step.args, tuple(map(operand, step.node.inputs)), everywhere))
         for step, value in zip(self.cache, done, strict=True):
             if step.node.output is not None:
                 layer.fields[step.node.output][blocks] = rounded(value, self.dtype)

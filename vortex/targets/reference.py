@@ -44,7 +44,7 @@ class ReferenceProgram(CompiledGraph):
             if ref.kind is RefKind.QUERY:
                 return place.q.float()
             if ref.name in self.request_fields:
-                return layer.requests[ref.name][place.owner][None]
+                return layer.requests[ref.name][place.owner][None].clone()
             return self.field(layer, ref.name)[place.blocks].float()
 
         for step in self.live:

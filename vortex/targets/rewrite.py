@@ -7,7 +7,7 @@ leaves without a reader stay in the program; a target does not run them.
 from __future__ import annotations
 
 from vortex.graph.build import GraphBuilder
-from vortex.graph.model import FlowGraph, Format, Node, Ref, RefKind, Stage
+from vortex.graph.model import Attr, FlowGraph, Format, Node, Ref, RefKind, Stage
 
 
 def bound_as_products(graph: FlowGraph) -> FlowGraph:
@@ -15,9 +15,10 @@ def bound_as_products(graph: FlowGraph) -> FlowGraph:
 
     For every feature `max(q a, q b) = max(q, 0) max(a, b) + min(q, 0) min(a, b)`, so the sum over features
     needs no intermediate of the size blocks x heads x features. This is the bound of Quest (arXiv
-    2406.10774).
+    2406.10774). It holds for finite numbers only: 0 times infinity is NaN.
     """
-    found = {index: _bound(graph, node) for index, node in enumerate(graph.indexer)}
+    finite = _finite(graph)
+    found = {index: _bound(graph, node, finite) for index, node in enumerate(graph.indexer)}
     if not any(found.values()):
         return graph
     builder = GraphBuilder(graph.kind, graph.traced_at)
@@ -47,9 +48,9 @@ def bound_as_products(graph: FlowGraph) -> FlowGraph:
     return builder.finish(graph.guards)
 
 
-def _bound(graph: FlowGraph, node: Node) -> tuple[Ref, Ref, Ref] | None:
+def _bound(graph: FlowGraph, node: Node, finite: set[Ref]) -> tuple[Ref, Ref, Ref] | None:
     """`(q, a, b)` where `node` is `Sum(2)(Maximum(q * a, q * b))` of a batched q and one row of features a
-    block.
+    block, all of them in `finite`.
     """
     if node.op != "Sum" or node.attr("dim") != 2:
         return None
@@ -68,9 +69,43 @@ def _bound(graph: FlowGraph, node: Node) -> tuple[Ref, Ref, Ref] | None:
             t.format is not Format.BATCHED and t.rows.hint == 1 and t.cols.hint == query.cols.hint
             for t in (a, b)
         )
-        if query.format is Format.BATCHED and rows:
-            return q, others[0][0], others[1][0]
+        operands = (q, others[0][0], others[1][0])
+        if query.format is Format.BATCHED and rows and finite.issuperset(operands):
+            return operands
     return None
+
+
+_NOT_LARGER = {"Max", "Min", "Mean", "MaxInterleave", "MinInterleave", "MeanInterleave", "Maximum", "Minimum"}
+_NOT_LARGER |= {"Load", "Reshape", "Transpose"}
+
+
+def _finite(graph: FlowGraph) -> set[Ref]:
+    """Operands of the indexer that are surely finite: what the engine provides, and what is not larger."""
+    engine = {Ref.field(field.name) for field in graph.injected}
+    zeros = {Ref.field(field.name) for field in graph.fields}
+    summaries = _not_larger(graph.cache, engine | zeros)
+    written = {node.output: Ref.at(index) in summaries for index, node in enumerate(graph.cache)}
+    saved = {node.output for node in graph.indexer}
+    fields = {ref for ref in zeros if ref.name not in saved and written.get(ref.name, True)}
+    return _not_larger(graph.indexer, engine | fields | {Ref.query()})
+
+
+def _not_larger(program: tuple[Node, ...], known: set[Ref]) -> set[Ref]:
+    """`known`, with the ops whose results are not larger than operands that are in it."""
+    masks: set[Ref] = set()  # numbers from -1 to 1
+    for index, node in enumerate(program):
+        if node.op == "MaskSlice" and all(abs(_number(node.attr(name))) <= 1 for name in ("alpha", "beta")):
+            masks.add(Ref.at(index))
+            known.add(Ref.at(index))
+        masked = node.op == "Multiply" and not masks.isdisjoint(node.inputs)
+        if (masked or node.op in _NOT_LARGER) and known.issuperset(node.inputs):
+            known.add(Ref.at(index))
+    return known
+
+
+def _number(value: Attr) -> float:
+    assert isinstance(value, (int, float))
+    return float(value)
 
 
 def _ordered(graph: FlowGraph, a: Ref, b: Ref) -> tuple[Ref, Ref] | None:

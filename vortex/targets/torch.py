@@ -41,22 +41,16 @@ class TorchProgram(CompiledGraph):
         for first in range(0, count, chunk):
             last = min(count, first + chunk)
             blocks = int(rows.host_n[first:last].max())
-            part = _Part(slice(first, last), blocks, rows.valid[first:last, :blocks])
-            self._part(q[first:last, None], layer, table, rows, part, out[:, first:last, :blocks])
+            valid, ids = rows.valid[first:last, :blocks], table.ids[first:last, :blocks]
+            part = _Part(first, last, blocks, valid, ids, rows.owners[first:last])
+            self._part(q[first:last, None], layer, table, part, out[:, first:last, :blocks])
         return out
 
     def _part(
-        self,
-        q: torch.Tensor,
-        layer: LayerCache,
-        table: BlockTable,
-        rows: SparseRows,
-        part: _Part,
-        out: torch.Tensor,
+        self, q: torch.Tensor, layer: LayerCache, table: BlockTable, part: _Part, out: torch.Tensor
     ) -> None:
         """Scores of some rows into `out [selections, rows, blocks]`; saves what the flow saves."""
         done: dict[int, torch.Tensor] = {}
-        owners = rows.owners[part.rows]
 
         def operand(ref: Ref) -> torch.Tensor:
             if ref.kind is RefKind.NODE:
@@ -64,47 +58,40 @@ class TorchProgram(CompiledGraph):
             if ref.kind is RefKind.QUERY:
                 return q.float()
             if ref.name in self.request_fields:
-                return layer.requests[ref.name][owners][:, None]
-            return table.read(
-                self.field(layer, ref.name), part.rows.start, part.rows.stop, part.blocks
-            ).float()
+                return layer.requests[ref.name][part.owners][:, None]
+            return table.read(self.field(layer, ref.name), part.first, part.last, part.blocks).float()
 
         for step in self.live:
             inputs = tuple(operand(ref) for ref in step.node.inputs)
             done[step.index] = step.op.run(step.at_layer(layer.index), inputs, part.valid)
         for at, pick in enumerate(self.selections):
             out[at] = operand(pick.score)[..., 0, 0]
-        self._save(done, layer, table.ids[part.rows, : part.blocks], owners, part.valid)
-
-    def _save(
-        self,
-        done: dict[int, torch.Tensor],
-        layer: LayerCache,
-        ids: torch.Tensor,
-        owners: torch.Tensor,
-        valid: torch.Tensor,
-    ) -> None:
-        """Results may be views of fields, so all that is saved is copied before anything is written."""
-        saved = [
-            (name, done[step.index][:, 0])
-            if format is Format.SLOTTED
-            else (name, done[step.index].expand(*ids.shape, -1, -1)[valid])
-            for step, name, format in self.saves()
-        ]
-        for name, value in saved:
-            if name in self.request_fields:
-                layer.requests[name][owners] = rounded(value, self.dtype)
+        # Results may be views of fields: all that is saved is copied before anything is written.
+        saved = [(name, format, part.saved(done[step.index], format)) for step, name, format in self.saves()]
+        for name, format, value in saved:
+            if format is Format.SLOTTED:
+                layer.requests[name][part.owners] = rounded(value, self.dtype)
             else:
-                layer.fields[name][ids[valid]] = rounded(value, self.dtype)
+                layer.fields[name][part.ids[part.valid]] = rounded(value, self.dtype)
 
 
 @dataclass(frozen=True)
 class _Part:
-    """Rows that are scored together, over the blocks of the longest of them; `valid [rows, blocks]`."""
+    """Rows `first` to `last - 1`, that are scored together over the `blocks` of the longest of them: which
+    ones are scored and their ids `[rows, blocks]`, and the rows' places in the request fields."""
 
-    rows: slice
+    first: int
+    last: int
     blocks: int
     valid: torch.Tensor
+    ids: torch.Tensor
+    owners: torch.Tensor
+
+    def saved(self, value: torch.Tensor, format: Format) -> torch.Tensor:
+        """What a Save writes: a copy of the scored blocks `[scored, r, c]`, or the rows `[rows, r, c]`."""
+        if format is Format.SLOTTED:
+            return value[:, 0].clone()
+        return value.expand(*self.ids.shape, -1, -1)[self.valid]
 
 
 class TorchTarget:

@@ -34,7 +34,8 @@ def random_graph(
     builder = GraphBuilder(kind, geometry)
     _summaries(builder, rng)
     saved = _running(builder, rng) if stateful and rng.random() < 0.3 else []
-    values = [_value(builder, Stage.INDEXER, ref) for ref in [Ref.query(), *map(Ref.field, builder.fields)]]
+    fields = [*builder.fields, *(builder.injected if rng.random() < 0.1 else ())]
+    values = [_value(builder, Stage.INDEXER, ref) for ref in [Ref.query(), *map(Ref.field, fields)]]
     for _ in range(ops):
         added = random_op(builder, Stage.INDEXER, values, rng)
         values += [added] if added else []
@@ -42,6 +43,7 @@ def random_graph(
         values.append(_value(builder, Stage.INDEXER, builder.add(Stage.INDEXER, "Mean", {}, [Ref.query()])))
         added = random_op(builder, Stage.INDEXER, values, rng, only=must)
         values += [added] if added else []
+        values += [_per_block(builder, values, added[0], rng)] if added and not added[1].has_blocks else []
     if rng.random() < 0.2:
         values += _bound(builder, values, rng)
     for name in saved:
@@ -76,6 +78,12 @@ def _reduced(builder: GraphBuilder, ref: Ref, found: TensorType, rows: int, cols
                 Stage.INDEXER, rng.choice(("Max", "Mean", "Sum", "L2Norm")), {"dim": dim}, [ref]
             )
     return ref
+
+
+def _per_block(builder: GraphBuilder, values: list[Value], ref: Ref, rng: Random) -> Value:
+    """`ref` times a number for each block."""
+    number = _reduced(builder, *rng.choice([value for value in values if value[1].has_blocks]), 1, 1, rng)
+    return _value(builder, Stage.INDEXER, builder.add(Stage.INDEXER, "Multiply", {}, [ref, number]))
 
 
 def _bound(builder: GraphBuilder, values: list[Value], rng: Random) -> list[Value]:
@@ -139,9 +147,13 @@ def _summaries(builder: GraphBuilder, rng: Random) -> None:
             added = random_op(builder, Stage.CACHE, values, rng)
             values += [added] if added else []
         source = values[-1] if rng.random() < 0.5 else rng.choice(values)
-        op = rng.choice(("Mean", "Max", "Min", "L2Norm"))
-        attrs = {"dim": rng.choice((1, 2)) if source[1].numel < 64 else 1}
-        result = find_op(Stage.CACHE, op).result(Stage.CACHE, {"dim": Dim(attrs["dim"])}, (source[1],))
+        small = source[1].numel < 64
+        op = rng.choice(("Mean", "Max", "Min", "L2Norm", *(["Reshape"] if small else [])))
+        attrs: dict[str, object] = {"dim": rng.choice((1, 2)) if small else 1}
+        definition = find_op(Stage.CACHE, op)
+        if op == "Reshape":
+            attrs = random_attrs(definition, Stage.CACHE, [source], rng)
+        result = definition.result(Stage.CACHE, definition.bind((), attrs, Stage.CACHE), (source[1],))
         name = f"field_{count}"
         builder.declare(name, (result.rows, result.cols))
         values.append(_value(builder, Stage.CACHE, builder.add(Stage.CACHE, op, attrs, [source[0]], name)))

@@ -72,7 +72,9 @@ class _Step:
 class _Check:
     def __init__(self, case: Case, target: str, device: torch.device) -> None:
         self.case, self.device = case, device
-        self.batch, self.batch_there = case.batch(CPU), case.batch(device)
+        self.batch = case.batch(CPU)
+        self.batch_there = self.batch if device == CPU else case.batch(device)
+        self.scale = _scale(self.batch)
         self.reference, self.target = get_target("reference"), get_target(target)
         graph, at = case.graph, case.geometry
         self.right = _Side(case, self.batch, self.reference.program(graph, at, case.dtype))
@@ -112,13 +114,14 @@ class _Check:
         def scored(side: _Side, step: _Step) -> torch.Tensor:
             return side.program.scores(step.q, side.layer, step.table, step.rows).cpu()
 
-        _, exact, *changed = (scored(side, here) for side in self._sides())
+        right, exact, *changed = (scored(side, here) for side in self._sides())
         found = scored(self.found, there)
         valid = here.rows.valid
         assert found.shape == exact.shape
         ranges = []
         for index in range(len(exact)):
             allowed = Range.of(exact[index], [run[index] for run in changed])
+            self._same(f"score {index}, by the reference", right[index][valid], _at(allowed, valid))
             self._same(f"score {index}", found[index][valid], _at(allowed, valid))
             self._count(_at(allowed, valid), found[index][valid])
             ranges.append(allowed)
@@ -167,10 +170,9 @@ class _Check:
             listed.full,
             listed.beyond.to(self.device),
         )
-        scale = self._scale()
-        right = self.reference.attend(here.q, self.batch.pool, blocks, listed, size, scale, Workspace())
+        right = self.reference.attend(here.q, self.batch.pool, blocks, listed, size, self.scale, Workspace())
         found = self.target.attend(
-            there.q, self.batch_there.pool, blocks.to(self.device), moved, size, scale, Workspace()
+            there.q, self.batch_there.pool, blocks.to(self.device), moved, size, self.scale, Workspace()
         )
         self._attended("sparse attention", found, right, here.q)
 
@@ -186,21 +188,16 @@ class _Check:
                 batch.pages.select(ids),
                 lengths,
                 self.case.heads,
-                self._scale(),
+                self.scale,
             )
             for target, batch in ((self.target, self.batch_there), (self.reference, self.batch))
         ]
         self._attended("dense attention", out[0], out[1], self.batch.q[number][torch.from_numpy(ids)])
 
-    def _scale(self) -> float:
-        """Keeps the logits small, whatever the size of the numbers."""
-        spread = float(self.batch.pool.k.float().std() * self.batch.q.float().std())
-        return float(self.case.geometry.head_dim**-0.5 / spread)
-
     def _attended(self, what: str, found: torch.Tensor, right: torch.Tensor, q: torch.Tensor) -> None:
         """A relative change of a logit by u changes a weight by a factor of exp(u |logit|) at most."""
         pool = self.batch.pool
-        logit = float(self._scale() * q.float().norm(dim=-1).max() * pool.k.float().norm(dim=-1).max())
+        logit = float(self.scale * q.float().norm(dim=-1).max() * pool.k.float().norm(dim=-1).max())
         value = float(pool.v.float().abs().max())
         allowed = ATTENTION[self.case.stored] * (1 + min(logit, 16.0)) * value
         worst = float((found.float().cpu() - right.float()).abs().max())
@@ -251,6 +248,12 @@ class _Check:
             self.verdict.count("rows of ties at the k-th score", bool((picked[:, None] == left).any()))
             self.verdict.count("rows that select a NaN", bool(picked.isnan().any()))
             self.verdict.count("rows without an unselected block", len(left) == 0)
+
+
+def _scale(batch: Batch) -> float:
+    """Of logits, for attention: keeps them small, whatever the size of the numbers."""
+    spread = float(batch.pool.k.float().std() * batch.q.float().std())
+    return float(batch.pool.head_dim**-0.5 / spread)
 
 
 def _at(allowed: Range, where: torch.Tensor) -> Range:

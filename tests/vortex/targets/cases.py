@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from vortex.config import VortexConfig
-from vortex.graph import FlowGraph, Geometry, Ref, Stage
+from vortex.graph import FlowGraph, Format, Geometry, Ref, Stage
 from vortex.graph.build import GraphBuilder, symbols
 from vortex.runtime.plan import SparseRows, make_plan
 from vortex.runtime.pool import PAGE, KVPool, PageTable
@@ -32,15 +32,19 @@ class Flow:
     def cache(self, op: str, *inputs: Ref, to: str | None = None, **attrs: object) -> Ref:
         return self.build.add(Stage.CACHE, op, attrs, inputs, to)
 
-    def __call__(self, op: str, *inputs: Ref, **attrs: object) -> Ref:
-        return self.build.add(Stage.INDEXER, op, attrs, inputs)
+    def __call__(self, op: str, *inputs: Ref, to: str | None = None, **attrs: object) -> Ref:
+        return self.build.add(Stage.INDEXER, op, attrs, inputs, to)
 
-    def field(self, name: str, rows: int, cols: int) -> Ref:
-        self.build.declare(name, (rows, cols))
+    def field(self, name: str, rows: int, cols: int, per: Format = Format.PAGED) -> Ref:
+        self.build.declare(name, (rows, cols), per)
         return Ref.field(name)
 
     def top(self, score: Ref) -> FlowGraph:
         self("topK", score)
+        return self.build.finish()
+
+    def union(self, *picks: Ref) -> FlowGraph:
+        self("Union", *picks)
         return self.build.finish()
 
 
@@ -108,6 +112,35 @@ def not_a_number() -> FlowGraph:
     return f.top(f("Log", f("GeMM", f("Mean", f.q, dim=1), c)))
 
 
+def trading_places() -> FlowGraph:
+    """Each step saves in one field what the other one held, per block and per row; scores are of the old."""
+    f = Flow()
+    c = f.field("c", 1, f.head_dim)
+    f.cache("Mean", f.k, to="c", dim=1)
+    f.field("a", 1, 1), f.field("b", 1, 1)
+    f.field("r", 1, 1, Format.SLOTTED), f.field("s", 1, 1, Format.SLOTTED)
+    old = {name: f("Load", Ref.field(name)) for name in "abrs"}
+    now = f("GeMM", f("Mean", f.q, dim=1), c)
+    f("Save", old["b"], to="a")
+    f("Save", f("Add", now, old["a"], alpha=1.0, beta=0.5), to="b")
+    f("Save", old["s"], to="r")
+    f("Save", f("Add", old["r"], f("Max", now, dim=0)), to="s")
+    mixed = f("Add", f("Multiply", old["a"], old["r"]), old["b"])
+    return f.union(f("TopK", mixed, k=3), f("TopK", old["b"], k=50))
+
+
+def early_reads() -> FlowGraph:
+    """The cache program reads fields that it is going to write: zeros, in whatever order it writes them."""
+    f = Flow()
+    a, b, c, d = (f.field(name, 1, 2) for name in "abcd")
+    f.cache("Reshape", a, to="b", lead=-1, rows=1, cols=2)
+    f.cache("Fill", to="a", alpha=1.5)
+    f.cache("Reshape", d, to="c", lead=-1, rows=1, cols=2)
+    f.cache("Fill", to="d", alpha=2.0)
+    total = f("Add", f("Add", a, b, alpha=1.0, beta=2.0), f("Add", c, d, alpha=4.0, beta=1.0))
+    return f.top(f("Sum", total, dim=2))
+
+
 FLOWS: dict[str, Callable[[], FlowGraph]] = {
     flow.__name__: flow
     for flow in (
@@ -119,6 +152,8 @@ FLOWS: dict[str, Callable[[], FlowGraph]] = {
         keys_themselves,
         ties,
         not_a_number,
+        trading_places,
+        early_reads,
     )
 }
 

@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
-from tests.vortex.graph.random_graphs import random_graph
-from tests.vortex.targets.cases import laid_out
+import vortex.flow.algorithms  # noqa: F401
+from tests.vortex.graph.random_graphs import plain_ops, random_graph
+from tests.vortex.targets.cases import FLOWS, laid_out
 from vortex.config import Dtype, VortexConfig
 from vortex.errors import GraphError
+from vortex.flow import get, list_keys, load_graph, vFlowMLA
 from vortex.graph import FlowGraph, Geometry, Stage
-from vortex.ops import stage_ops
 from vortex.runtime.dtypes import TORCH_DTYPES
 from vortex.runtime.pool import PAGE, KVPool, PageTable
 
@@ -30,12 +31,9 @@ Numbers = Literal["normal", "integers", "large"]
 
 BLOCK_SIZES = (4, 8, 16, 32, 64, 128)
 HEAD_DIMS = (32, 48, 64, 96, 128, 256)
+SHIPPED = [name for name in list_keys() if get(name).__module__.startswith("vortex.")]
 LATENTS = ((16, 8), (32, 16), (64, 64), (128, 32), (512, 64))
-INDEXER_OPS = tuple(
-    name
-    for name, op in stage_ops(Stage.INDEXER).items()
-    if not (op.claims_output or op.selects or op.writes_field)
-)
+INDEXER_OPS = tuple(op.name for op in plain_ops(Stage.INDEXER))
 MOST_BLOCKS, MOST_ELEMENTS = 40, 2**16  # of a row; keys of a row, where its budget leaves the choice
 
 
@@ -44,7 +42,9 @@ class Case:
     """A graph, and a batch that it decodes for some steps.
 
     `lengths` counts the tokens of each request in the first step. `latent`: kv_lora_rank and
-    qk_rope_head_dim of an MLA model, in place of `head_dim`. `layer` is the model's layer that runs.
+    qk_rope_head_dim of an MLA model, in place of `head_dim`. `layer` is the model's layer that runs. `flow`
+    ships with the package or stands in `cases`; None is a random graph of `ops` ops, `must` among them if it
+    fits.
     """
 
     block_size: int = 16
@@ -66,6 +66,7 @@ class Case:
     ops: int = 8
     must: str | None = None
     seed: int = 0
+    flow: str | None = None
 
     @property
     def geometry(self) -> Geometry:
@@ -86,6 +87,10 @@ class Case:
 
     @cached_property
     def graph(self) -> FlowGraph:
+        if self.flow is not None:
+            made = FLOWS.get(self.flow)
+            graph = made() if made else load_graph(self.flow, geometry=self.geometry)
+            return graph.instantiate(self.geometry)
         rng = Random(self.seed)
         while True:
             graph = random_graph(rng, self.geometry, self.ops, self.geometry.kind, must=self.must)
@@ -160,7 +165,15 @@ def drawn(rng: Random) -> Case:
         ops=rng.choice((4, 8, 12, 16)),
         must=rng.choice((None, *INDEXER_OPS)),
         seed=rng.getrandbits(32),
+        flow=None if rng.random() < 0.8 else _fitting_flow(size, latent is not None, rng),
     )
+
+
+def _fitting_flow(block_size: int, mla: bool, rng: Random) -> str:
+    """A flow for blocks of this size."""
+    names = [name for name in SHIPPED if issubclass(get(name), vFlowMLA) == mla]
+    names = [name for name in names if "lserve" not in name or block_size % 16 == 0]
+    return rng.choice(names if mla else [*names, *FLOWS])
 
 
 def cases() -> st.SearchStrategy[Case]:
