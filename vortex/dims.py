@@ -13,9 +13,10 @@ from contextvars import ContextVar
 from typing import Any, SupportsIndex
 
 from vortex.errors import FlowTypeError
-from vortex.guards import COMPARISONS, Guard
-from vortex.symbols import Expr, ExpressionError, parse
+from vortex.guards import COMPARISONS, MAX_GUARDS, Guard
+from vortex.symbols import MAX_TEXT, TOO_LARGE, Expr, ExpressionError, parse
 
+MAX_FACTS = MAX_GUARDS - 8  # the tracer adds one for a symbol at most
 _guards: ContextVar[dict[Guard, None] | None] = ContextVar("guards", default=None)
 
 
@@ -34,8 +35,20 @@ def _record(left: Expr, op: str, right: Expr) -> None:
     if recorded is None:
         return
     guard = Guard.of(left, op, right)
-    if guard.left.constant is None and not guard.always():
-        recorded[guard] = None
+    if guard.left.constant is not None or guard.always():
+        return
+    if len(recorded) >= MAX_FACTS and guard not in recorded:
+        raise FlowTypeError(
+            f"the flow relies on more than {MAX_FACTS} facts about sizes",
+            hint="Compare sizes outside of loops, or compute with // and % instead",
+        )
+    _check_length(guard.left)
+    recorded[guard] = None
+
+
+def _check_length(expr: Expr) -> None:
+    if len(str(expr)) > MAX_TEXT:
+        raise FlowTypeError(TOO_LARGE, hint="Compute sizes with fewer steps")
 
 
 def _symbolic(
@@ -52,9 +65,11 @@ def _symbolic(
         if a.expr.constant is not None and b.expr.constant is not None:
             return Dim(value)
         try:
-            return Dim(value, rule(a.expr, b.expr))
+            expr = rule(a.expr, b.expr)
         except ExpressionError as error:
-            raise FlowTypeError(str(error), shapes=(str(a), str(b))) from None
+            raise FlowTypeError(str(error), hint="Compute sizes with fewer steps") from None
+        _check_length(expr)
+        return Dim(value, expr)
 
     return method
 

@@ -8,6 +8,7 @@ from math import gcd
 
 from vortex.symbols import MAX_TEXT, Expr, ExpressionError, parse
 
+MAX_GUARDS = 256
 COMPARISONS = {"==": "!=", "!=": "==", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 MAX_TERMS, MAX_DEGREE, MAX_TEXT, MAX_DEPTH, MAX_COEFFICIENT = 32, 8, 400, 50, 2**62
+TOO_LARGE = "a size expression has grown beyond any real size"
 _INFINITY = float("inf")
 
 
@@ -206,7 +207,7 @@ def _collect(terms: Iterable[tuple[Monomial, int]]) -> Expr:
         key = tuple(sorted(monomial, key=lambda item: item[0].text))
         sums[key] = sums.get(key, 0) + coefficient
         if len(sums) > MAX_TERMS or _degree(key) > MAX_DEGREE or abs(sums[key]) > MAX_COEFFICIENT:
-            raise ExpressionError("a size expression has grown beyond any real size")
+            raise ExpressionError(TOO_LARGE)
     kept = [(monomial, coefficient) for monomial, coefficient in sums.items() if coefficient]
     return Expr(tuple(sorted(kept, key=lambda term: _spell(term[0]))))
 
@@ -217,7 +218,7 @@ def _atom(op: str, left: Expr, right: Expr) -> Expr:
         return Expr.of(a // b if op == "//" else a % b if op == "%" else a & b)
     atom = Atom("", op, (left, right))
     if len(atom.text) > MAX_TEXT:
-        raise ExpressionError("a size expression has grown beyond any real size")
+        raise ExpressionError(TOO_LARGE)
     return Expr((((((atom, 1),), 1)),))
 
 

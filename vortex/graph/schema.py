@@ -13,11 +13,10 @@ from vortex.graph.build import MAX_FIELDS, MAX_OPS, SYMBOLS, GraphBuilder
 from vortex.graph.geometry import Geometry
 from vortex.graph.limits import check_size
 from vortex.graph.model import FlowGraph, Format, Ref, Stage
-from vortex.guards import Guard
+from vortex.guards import MAX_GUARDS, Guard
+from vortex.ops.params import MAX_LAYERS
 from vortex.symbols import MAX_TEXT, ExpressionError
 from vortex.weights import MAX_INLINE, Weight, WeightError
-
-MAX_LOOKUP = 1024
 
 Name = Annotated[str, Field(strict=True, max_length=64)]
 Size = (
@@ -47,7 +46,7 @@ class Array(Part):
 
 
 Scalar = StrictBool | StrictInt | StrictFloat | StrictStr | SymbolicSize | None
-Items = Annotated[list[Scalar | Annotated[list[Scalar], Field(max_length=8)]], Field(max_length=MAX_LOOKUP)]
+Items = Annotated[list[Scalar | Annotated[list[Scalar], Field(max_length=8)]], Field(max_length=MAX_LAYERS)]
 AttrValue = Scalar | Array | Items
 
 
@@ -88,7 +87,7 @@ class Document(Part):
     kind: Literal["gqa", "mla"]
     traced_at: Traced
     guards: Annotated[
-        list[Annotated[str, Field(strict=True, max_length=2 * MAX_TEXT)]], Field(max_length=256)
+        list[Annotated[str, Field(strict=True, max_length=2 * MAX_TEXT)]], Field(max_length=MAX_GUARDS)
     ]
     fields: Annotated[list[FieldPart], Field(max_length=MAX_FIELDS)]
     cache: Annotated[list[NodePart], Field(max_length=MAX_OPS)]

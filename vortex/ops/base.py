@@ -155,7 +155,7 @@ class OpDef:
     vectorised(args, inputs, valid): BATCHED `[R, 1, r, c]`, PARAMETER `[1, 1, r, c]`, others `[R, N, r, c]`;
     `valid [R, N]` marks blocks in [bos, n - eos). In the cache program both see `[blocks, r, c]`. The
     reference of an op that selects or claims the output returns the selected positions; targets bring their
-    own selection. flops: per entry of the result's leading axis (for a reduction over blocks: per block read).
+    own selection. flops: per entry of the result's leading axis (of a reduction over blocks: per block).
     """
 
     name: str
@@ -189,22 +189,21 @@ class OpDef:
         self, positional: Sequence[object], keywords: Mapping[str, object], stage: Stage
     ) -> dict[str, Attr]:
         """Constructor arguments -> coerced attributes, defaults filled in. Raises FlowTypeError."""
-        names = [param.name for param in self.params]
+        names, write = [param.name for param in self.params], f"Write {self.signature}"
         if len(positional) > len(names):
-            raise self.error(
-                f"takes at most {len(names)} constructor arguments, got {len(positional)}", self.signature
-            )
+            most = f"at most {len(names)}" if names else "no"
+            raise self.error(f"takes {most} constructor arguments, got {len(positional)}", write)
         given = dict(zip(names, positional, strict=False))
         for name, value in keywords.items():
             if name not in names:
-                raise self.error(unknown("constructor argument", name, names), self.signature)
+                raise self.error(unknown("constructor argument", name, names), write)
             if name in given:
-                raise self.error(f"constructor argument {name!r} is given twice", self.signature)
+                raise self.error(f"constructor argument {name!r} is given twice", write)
             given[name] = value
         bound: dict[str, Attr] = {}
         for param in self.params:
             if param.name not in given and param.required:
-                raise self.error(f"needs the constructor argument {param.name!r}", self.signature)
+                raise self.error(f"needs the constructor argument {param.name!r}", write)
             try:
                 bound[param.name] = param.coerce(given.get(param.name, param.default), stage)
             except FlowTypeError as error:
@@ -233,12 +232,11 @@ class OpDef:
         if max(found.rows.hint, found.cols.hint) > LARGEST_DIM:
             call.fail("the result is larger than any real size", "Reduce before combining")
         if output is not None and not (found.rows.same(output.rows) and found.cols.same(output.cols)):
-            raise FlowTypeError(
-                f"the result {found.text(stage)} does not fit the field {output.text(stage)}",
-                op=self.name,
-                shapes=call.shapes(),
-                hint=f"Declare the field as ({found.rows}, {found.cols}) in create_cache, or reduce first",
-            )
+            method = "create_request_cache" if output.format is Format.SLOTTED else "create_cache"
+            hint = f"Declare the field as ({found.rows}, {found.cols}) in {method}, or reduce first"
+            if "group" in found.rows.expr.symbols() | found.cols.expr.symbols():
+                hint = f"Reduce it to ({output.rows}, {output.cols}) first"
+            call.fail(f"the result {found.text(stage)} does not fit the field {output.text(stage)}", hint)
         return found
 
     def error(self, message: str, hint: str | None = None) -> FlowTypeError:

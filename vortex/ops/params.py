@@ -12,6 +12,12 @@ from vortex.graph.model import Attr, Stage
 from vortex.weights import LARGEST, Weight, WeightError
 
 REQUIRED = object()
+MAX_LAYERS = 1024
+"""Entries of a layer_lookup."""
+_AXES = "Dim 0 is the blocks of a row, 1 the rows and 2 the columns of each block"
+_ONE_BLOCK = (
+    "The cache stage sees one block; reduce over blocks in forward_indexer, after vortex.indexer.Load"
+)
 
 
 @dataclass(frozen=True)
@@ -72,16 +78,16 @@ class IntParam(Param):
     """An integer, possibly symbolic, at least `minimum`."""
 
     minimum: int | None = None
+    hint: str | None = None
     annotation = "int"
 
     def coerce(self, value: object, stage: Stage) -> Attr:
         if isinstance(value, bool) or not isinstance(value, int):
-            raise self.refuse(value, "an integer")
+            raise self.refuse(value, "an integer", self.hint)
         size = Dim.of(value)
         if abs(size.hint) > 2**31 or (self.minimum is not None and size.hint < self.minimum):
-            raise self.refuse(
-                value, f"at least {self.minimum}" if self.minimum is not None else "a 32-bit integer"
-            )
+            least = f"at least {self.minimum}" if self.minimum is not None else "a 32-bit integer"
+            raise self.refuse(value, least, self.hint)
         return size
 
 
@@ -91,7 +97,6 @@ class AxisParam(Param):
     only."""
 
     choices: Mapping[Stage, tuple[int, ...]] | None = None
-    hint: str | None = None
     annotation = "int"
 
     def needed(self) -> AxisParam:
@@ -100,10 +105,10 @@ class AxisParam(Param):
     def coerce(self, value: object, stage: Stage) -> Attr:
         choices = (self.choices or {}).get(stage, (1, 2))
         plain = value.hint if isinstance(value, Dim) else value
-        if isinstance(plain, bool) or plain not in choices:
-            hint = self.hint if stage is Stage.CACHE and plain == 0 else None
-            raise self.refuse(value, f"one of {', '.join(map(str, choices))}", hint)
-        return Dim(int(plain))
+        if isinstance(plain, bool) or not isinstance(plain, int) or plain not in choices:
+            listed = " or ".join(map(str, choices)) if len(choices) < 3 else f"one of {str(choices)[1:-1]}"
+            raise self.refuse(value, listed, _ONE_BLOCK if stage is Stage.CACHE and plain == 0 else _AXES)
+        return Dim(plain)
 
 
 @dataclass(frozen=True)
@@ -140,8 +145,10 @@ class WeightParam(Param):
         except WeightError as error:
             raise FlowTypeError(f"{self.name} must be {error}", hint=f"Give it as {self.axes}") from None
         if len(weight.shape) not in self.ranks:
-            shape = " x ".join(map(str, weight.shape)) or "a single number"
-            raise FlowTypeError(f"{self.name} must be {self.axes}, got {shape}")
+            shape = str(list(weight.shape)) if weight.shape else "a single number"
+            raise FlowTypeError(
+                f"{self.name} has the shape {shape}", hint=f"Give it as {self.axes}, nested lists or an array"
+            )
         return weight
 
 
@@ -165,6 +172,8 @@ class LookupParam(Param):
         else:
             raise self.refuse(value, "a dict of layer to row, or a list with the row of every layer")
         kept = [(layer, row) for layer, row in pairs if row not in (None, -1)]
+        if len(kept) > MAX_LAYERS:
+            raise FlowTypeError(f"{self.name} has {len(kept)} layers", hint=f"Give at most {MAX_LAYERS}")
         for pair in kept:
             if any(isinstance(n, bool) or not isinstance(n, int) or not 0 <= n < 2**16 for n in pair):
                 raise self.refuse(value, "a dict of layer to row, both from 0")

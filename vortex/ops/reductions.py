@@ -10,7 +10,7 @@ from vortex.graph.model import Format, TensorType
 from vortex.ops.base import Args, Call, Example, OpDef, Row
 from vortex.ops.params import IntParam
 from vortex.ops.registry import define
-from vortex.ops.rules import BOTH, CACHE, INDEXER, LAST, any_axis, inner_axis, masked, require_blocks
+from vortex.ops.rules import BOTH, CACHE, INDEXER, LAST, any_axis, inner_axis, masked, require_blocks, sized
 
 if TYPE_CHECKING:
     import torch
@@ -71,7 +71,7 @@ def _interleaved(name: str, doc: str, reduce: Reduce) -> None:
     def groups(call: Call, size: Dim) -> Dim:
         k = call.args.dim("k")
         if size.hint % k.hint:
-            call.fail(f"the size {size} is not divisible by k={k}", f"Choose a k that divides {size}")
+            call.fail(f"the size {size} is not divisible by k={k}", f"Choose a k that divides {sized(size)}")
         return Dim.of(size // k)
 
     def infer(call: Call) -> TensorType:

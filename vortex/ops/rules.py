@@ -16,15 +16,17 @@ BOTH = (Stage.INDEXER, Stage.CACHE)
 INDEXER = (Stage.INDEXER,)
 CACHE = (Stage.CACHE,)
 
-BLOCKS_HINT = (
-    "The cache stage sees one block; reduce over blocks in forward_indexer, after vortex.indexer.Load"
-)
 inner_axis = AxisParam("dim", 1)
-any_axis = AxisParam("dim", 1, choices={Stage.INDEXER: (0, 1, 2), Stage.CACHE: (1, 2)}, hint=BLOCKS_HINT)
+any_axis = AxisParam("dim", 1, choices={Stage.INDEXER: (0, 1, 2), Stage.CACHE: (1, 2)})
 block_axis = AxisParam("dim", 0, choices={Stage.INDEXER: (0,)})
 
 LAST = {1: -2, 2: -1}
 """Inner axis of the language -> axis of a tensor with any leading axes."""
+
+
+def sized(size: Dim) -> str:
+    """A size with its value."""
+    return f"{size}={size.hint}" if size.symbolic else str(size)
 
 
 def same_as_x(call: Call) -> TensorType:

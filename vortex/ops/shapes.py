@@ -8,7 +8,7 @@ from vortex.graph.model import Format, TensorType
 from vortex.ops.base import Args, Call, Example, OpDef, Row, lanewise
 from vortex.ops.params import FloatParam, IntParam
 from vortex.ops.registry import define
-from vortex.ops.rules import BOTH, CACHE, INDEXER, inner_axis, same_as_x
+from vortex.ops.rules import BOTH, CACHE, INDEXER, inner_axis, same_as_x, sized
 
 if TYPE_CHECKING:
     import torch
@@ -16,6 +16,17 @@ if TYPE_CHECKING:
 
 def _free(args: Args, types: tuple[TensorType, ...], out: TensorType) -> int:
     return 0
+
+
+class _Lead(IntParam):
+    """The leading axis of a reshape, which stays what it is."""
+
+    def __str__(self) -> str:
+        return "-1"
+
+
+def _size(name: str) -> IntParam:
+    return IntParam(name, minimum=1, hint="Sizes are x.shape[1] and x.shape[2]; x.shape[0] is 0 in a trace")
 
 
 def _reshape(call: Call) -> TensorType:
@@ -37,7 +48,7 @@ def _mask_slice(call: Call) -> TensorType:
     if not 0 <= start.hint <= end.hint <= size.hint:
         call.fail(
             f"the slice [{start}, {end}) is out of bounds for dim {axis} of size {size}",
-            f"Need 0 <= start <= end <= {size}",
+            f"Need 0 <= start <= end <= {sized(size)}",
         )
     return same_as_x(call)
 
@@ -66,8 +77,20 @@ def _fill_values(args: Args, inputs: tuple[torch.Tensor, ...], row: Row) -> torc
 
 def _load(call: Call) -> TensorType:
     if call.x.format not in (Format.PAGED, Format.SLOTTED):
-        call.fail("copies a cache field", "Only fields need to be loaded; use the operand as it is")
+        call.fail("copies a cache field, and this is none", "Use the operand as it is, without Load")
     return call.like(call.x.rows, call.x.cols)
+
+
+_SAVED = {
+    Format.RAGGED: (
+        "block",
+        "Combine x with a cache field first, or declare a field of create_request_cache for it",
+    ),
+    Format.BATCHED: (
+        "row",
+        "Reduce x over the blocks (dim=0) first, or declare a field of create_cache for it",
+    ),
+}
 
 
 def _save(call: Call) -> TensorType:
@@ -76,12 +99,10 @@ def _save(call: Call) -> TensorType:
         call.fail("needs the field that it writes", 'Write save(x, cache["name"], ctx=ctx)')
     wanted = Format.RAGGED if target.format is Format.PAGED else Format.BATCHED
     if call.x.format is not wanted:
-        per = "block" if wanted is Format.RAGGED else "row"
-        hint = f"The field has one entry per {per}: x must be {wanted.name}"
-        call.fail(
-            f"cannot write a {call.x.format.name} x there",
-            f"{hint}; Load() a field first" if call.x.format is Format.PAGED else hint,
-        )
+        per, fits = _SAVED[wanted]
+        if call.x.format in (Format.PAGED, Format.SLOTTED):
+            fits = "Load() the field x first"
+        call.fail(f"cannot write x, {call.x.format.name}, to a field with one entry per {per}", fits)
     return TensorType(target.format, call.x.rows, call.x.cols)
 
 
@@ -103,7 +124,7 @@ define(
         name="Reshape",
         doc="Row-major reshape of the inner dims to rows x cols; the leading axis is always -1.",
         stages=BOTH,
-        params=(IntParam("lead"), IntParam("rows", minimum=1), IntParam("cols", minimum=1)),
+        params=(_Lead("lead"), _size("rows"), _size("cols")),
         operands=("x",),
         infer=_reshape,
         reference=lanewise(

@@ -10,7 +10,7 @@ from vortex.graph.model import Format, TensorType
 from vortex.ops.base import Args, Call, Example, OpDef, Row
 from vortex.ops.params import AnyParam, DtypeParam, FloatParam, LookupParam, WeightParam, lookup
 from vortex.ops.registry import define
-from vortex.ops.rules import INDEXER, block_axis, masked, require_blocks, same_as_x
+from vortex.ops.rules import INDEXER, block_axis, masked, require_blocks, same_as_x, sized
 from vortex.weights import Weight
 
 if TYPE_CHECKING:
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 def _check_lookup(call: Call, rows: int) -> None:
     for layer, row in _lookup(call.args).items():
         if row >= rows:
-            call.fail(f"layer_lookup gives layer {layer} row {row} of {rows}", "Rows count from 0")
+            call.fail(
+                f"layer_lookup gives layer {layer} row {row} of {rows}",
+                f"Rows are 0 to {rows - 1}" if rows else "Give Wq or Wk, or leave layer_lookup out",
+            )
 
 
 def _lookup(args: Args) -> dict[int, int]:
@@ -65,14 +68,17 @@ def _learned(call: Call) -> TensorType:
         if heads != q.rows.hint or features != q.cols.hint:
             call.fail(
                 f"last dimension mismatch: {name} is for {heads} heads of {features} features",
-                f"[L, H, d, r] of this operand is [L, {q.rows}, {q.cols}, r]",
+                f"Give it as [L, {sized(q.rows)}, {sized(q.cols)}, r]",
             )
         if len(given) == 1 and rank != features:
+            other = "Wk" if name == "Wq" else "Wq"
             call.fail(
-                f"{name} alone must be square, got {features} x {rank}", "The other one is the identity"
+                f"{name} alone must be square, got {features} x {rank}",
+                f"Give it as [L, H, d, d], or {other} too",
             )
     if len({(shape[0], shape[3]) for shape in given.values()}) > 1:
-        call.fail("Wq and Wk must agree in L and r of [L, H, d, r]")
+        shapes = " and ".join(f"{name} {list(shape)}" for name, shape in given.items())
+        call.fail(f"{shapes} differ in L or r", "Give both as [L, H, d, r] with the same L and r")
     _check_lookup(call, next(iter(given.values()))[0] if given else 0)
     return TensorType(Format.BATCHED, Dim(1), q.cols)
 
@@ -110,7 +116,7 @@ def _conv(call: Call) -> TensorType:
     if rows != call.x.rows.hint or cols != call.x.cols.hint:
         call.fail(
             f"weight has the inner dims {rows} x {cols}",
-            f"[K, D0, D1] of x is [K, {call.x.rows}, {call.x.cols}]",
+            f"Give it as [K, {sized(call.x.rows)}, {sized(call.x.cols)}]",
         )
     return same_as_x(call)
 

@@ -89,7 +89,7 @@ def test_indexer(statement: str, op: str, message: str) -> None:
 
 
 CACHE = [
-    ("C.Mean(dim=0)(cache['k'], loc=loc, ctx=ctx)", "dim must be one of 1, 2, got 0.*vortex.indexer.Load"),
+    ("C.Mean(dim=0)(cache['k'], loc=loc, ctx=ctx)", "dim must be 1 or 2, got 0.*vortex.indexer.Load"),
     ("C.Mean()(cache['k'], cache['c'], loc=loc, ctx=ctx)", "'c' is already written .by Mean, line 18"),
     ("C.Max()(cache['k'], cache['v'], loc=loc, ctx=ctx)", "'v' belongs to the engine"),
     (
