@@ -52,7 +52,7 @@ def prepare(
     """Chooses the tasks and builds the search workload if it is not in `cache`.
 
     tasks: None is every task whose data is there. Tasks that dense attention fails are excluded and
-    reported: by the card of the shipped probe model, by the search prompts themselves for any other model.
+    reported: by the card of a shipped probe model, by the search prompts themselves for any other model.
     Raises PrepareError when no task is left, or the model takes no such length.
     """
     from evaluators.ruler import task
@@ -99,11 +99,11 @@ def split_tasks(
 
 
 def card_accuracy(model: Path, length: int) -> Mapping[str, float]:
-    """Dense accuracy by task from the probe model's card; empty for other models and lengths not measured."""
-    from evaluators.probe import PROBE_PATH
+    """Dense accuracy by task from a probe model's card; empty for other models and lengths not measured."""
     from evaluators.probe.card import card
+    from evaluators.probe.load import shipped
 
-    return card().accuracy(length) if model.resolve() == PROBE_PATH.resolve() else {}
+    return card(model / "card.json").accuracy(length) if shipped(model) else {}
 
 
 def _tasks_with_data(data: Mapping[str, str | None]) -> tuple[str, ...]:
