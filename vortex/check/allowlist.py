@@ -172,9 +172,9 @@ class _Checker:
     def name_hint(self, module: str, name: str) -> str:
         if module in ("vortex.indexer", "vortex.cache"):
             from vortex.graph.model import Stage
-            from vortex.ops import no_such_op
+            from vortex.ops import NoSuchOpError
 
-            return no_such_op(Stage(module.removeprefix("vortex.")), name)
+            return str(NoSuchOpError(Stage(module.removeprefix("vortex.")), name))
         close = nearest(name, importable()[module])
         return (
             f"Did you mean {close!r}?"

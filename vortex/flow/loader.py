@@ -32,7 +32,7 @@ from vortex.flow.where import raising_line
 from vortex.graph.advice import advice
 from vortex.graph.geometry import Geometry
 from vortex.graph.model import FlowGraph, Stage
-from vortex.ops import no_such_op
+from vortex.ops import NoSuchOpError
 
 MAX_SOURCE = 2**20
 _loaded: dict[tuple[str, str], tuple[str, ...]] = {}
@@ -121,7 +121,7 @@ def _no_such_name(error: ImportError) -> str:
         return ""
     stages = {f"vortex.{stage}": stage for stage in Stage}
     if module in stages:
-        return no_such_op(stages[module], name)
+        return str(NoSuchOpError(stages[module], name))
     public = getattr(sys.modules.get(module), "__all__", ()) if module.startswith("vortex.") else ()
     return f"{module}: {unknown('name', name, public)}" if public else ""
 

@@ -11,7 +11,7 @@ from vortex.flow.vtensor import Chosen, Opaque, Output, vTensor
 from vortex.flow.where import user_line
 from vortex.graph.model import Stage
 from vortex.ops.base import CONSTANTS_HINT, OpDef
-from vortex.ops.registry import no_such_op, stage_ops
+from vortex.ops.registry import NoSuchOpError, stage_ops
 
 
 class Op:
@@ -238,9 +238,9 @@ def views(stage: Stage) -> dict[str, type[Op]]:
 
 
 def missing(stage: Stage, name: str) -> AttributeError:
-    """The error for `from vortex.<stage> import name`."""
-    return AttributeError(
-        f"module 'vortex.{stage}' has no attribute {name!r}"
-        if name.startswith("_")
-        else no_such_op(stage, name)
-    )
+    """The error for `vortex.<stage>.name`."""
+    if name.startswith("_"):
+        return AttributeError(f"module 'vortex.{stage}' has no attribute {name!r}")
+    error = NoSuchOpError(stage, name)
+    error.op, error.line = name, user_line()
+    return error

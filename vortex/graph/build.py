@@ -70,40 +70,67 @@ class GraphBuilder:
         """Declares an auxiliary field of `dims` = (rows, cols) per block, or SLOTTED: per row."""
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise FlowTypeError(
-                f"a field name must be an identifier of at most 64 characters, got {str(name)[:70]!r}"
+                f"a field name must be an identifier of at most 64 characters, got {_short(name)}",
+                hint="Use letters, digits and _",
             )
         if name in RESERVED[self.kind]:
             raise FlowTypeError(
                 f"{DECLARED_IN[format]} must not declare '{name}' key: the engine provides "
                 f"{', '.join(self.injected)}",
-                hint="Remove it from the returned dict; read it as cache[...] all the same",
+                hint=f"Remove it from the returned dict; {self._provided()}",
             )
         if name in self.fields:
-            raise FlowTypeError(f"the field {name!r} is declared twice")
+            raise FlowTypeError(f"the field {name!r} is declared twice", hint="Choose another name")
         if len(self.fields) >= MAX_FIELDS:
-            raise FlowTypeError(f"a flow has at most {MAX_FIELDS} fields")
+            raise FlowTypeError(
+                f"a flow has at most {MAX_FIELDS} fields",
+                hint="Put vectors of one size into one field of more rows",
+            )
         if not isinstance(dims, (tuple, list)) or len(dims) != 2:
-            raise FlowTypeError(f"field {name!r} needs two dims, (rows, cols), got {_short(dims)}")
+            raise FlowTypeError(
+                f"field {name!r} needs two dims, (rows, cols), got {_short(dims)}",
+                hint=f'Write "{name}": (1, head_dim)',
+            )
         for size in dims:
-            if isinstance(size, bool) or not isinstance(size, int):
-                raise FlowTypeError(f"the dims of field {name!r} must be integers, got {_short(dims)}")
-            if Dim.of(size).hint < 1:
-                raise FlowTypeError(f"the dims of field {name!r} must be at least 1, got {_short(dims)}")
-            if Dim.of(size).hint > LARGEST_DIM:
-                raise FlowTypeError(f"the dims of field {name!r} are larger than any real size")
-            if "group" in Dim.of(size).expr.symbols():
-                raise FlowTypeError(
-                    f"the dims of field {name!r} depend on the query, which the cache stage has not seen"
-                )
+            self._check_dim(size, f"the dims of field {name!r}", _short(dims))
         field = Field(name, Dim.of(dims[0]), Dim.of(dims[1]), format)
         self.fields[name] = field
         return field
+
+    def _check_dim(self, size: object, what: str, shown: str) -> None:
+        """Raises FlowTypeError unless `size` can be a dim of a field."""
+        if isinstance(size, bool) or not isinstance(size, int):
+            hint = "Divide sizes with //" if isinstance(size, float) else "Write sizes such as (1, head_dim)"
+            raise FlowTypeError(f"{what} must be integers, got {shown}", hint=hint)
+        if Dim.of(size).hint < 1:
+            raise FlowTypeError(
+                f"{what} must be at least 1, got {shown}", hint="Write sizes such as (1, head_dim)"
+            )
+        if Dim.of(size).hint > LARGEST_DIM:
+            raise FlowTypeError(f"{what} are larger than any real size", hint="Keep less than k of a block")
+        if "group" in Dim.of(size).expr.symbols():
+            raise FlowTypeError(
+                f"{what} depend on the query, which the cache stage has not seen",
+                hint="Reduce over query heads first",
+            )
+
+    def _provided(self) -> str:
+        """How the engine's fields are read."""
+        if self.kind == "mla":
+            return "read cache['latent'], which is [kv_c | k_pe]"
+        return "read cache['k'] and cache['v']"
 
     def field_type(self, stage: Stage, name: str) -> TensorType:
         field = self.fields.get(name) or self.injected.get(name)
         if field is None:
             known = [*self.fields, *self.injected]
-            raise FlowTypeError(unknown("cache field", name, known), hint="Declare it in create_cache")
+            reserved = any(name in names for names in RESERVED.values())
+            raise FlowTypeError(
+                unknown("cache field", name, known),
+                hint=f"The engine has no such field here: {self._provided()}"
+                if reserved
+                else "Declare it in create_cache",
+            )
         if field.format is Format.SLOTTED and stage is Stage.CACHE:
             raise FlowTypeError(
                 f"the request field {name!r} cannot be used in the cache stage",
@@ -165,17 +192,18 @@ class GraphBuilder:
                 f"a flow has at most {MAX_OPS} ops", hint="Ops created in a loop count once for each turn"
             )
         if stage is Stage.CACHE and any("group" in attr_symbols(value) for value in attrs.values()):
-            raise FlowTypeError("an argument depends on the query, which the cache stage has not seen")
+            raise FlowTypeError(
+                "an argument depends on the query, which the cache stage has not seen",
+                hint="Sizes of the cache stage are those of create_cache and of cache[...]",
+            )
         target = self._target(stage, definition, output)
         found = definition.result(stage, attrs, types, target)
         node = Node(definition.name, tuple(attrs.items()), tuple(inputs), found, output, line)
         if definition.claims_output:
             if self.selector is not None:
-                first = (
-                    f" (first by {self.selector.op}, line {self.selector.line})" if self.selector.line else ""
-                )
                 raise FlowTypeError(
-                    f"o is claimed twice{first}", hint="A flow ends in exactly one op that claims o"
+                    f"o is claimed twice, first by {_named(self.selector)}",
+                    hint="A flow ends in exactly one op that claims o",
                 )
             self.selector = node
         self.programs[stage].append(node)
@@ -194,15 +222,14 @@ class GraphBuilder:
             )
         if output in self.injected:
             raise FlowTypeError(
-                f"the field {output!r} belongs to the engine", hint="Declare a field in create_cache"
+                f"the field {output!r} belongs to the engine",
+                hint="Declare a field in create_cache to write to",
             )
         found = self.field_type(stage, output)
         writer = self.writers.get((stage, output))
         if writer is not None:
-            earlier = self.programs[stage][writer.node]
-            at = f", line {earlier.line}" if earlier.line else ""
             raise FlowTypeError(
-                f"the field {output!r} is already written (by {earlier.op}{at})",
+                f"the field {output!r} is already written by {_named(self.programs[stage][writer.node])}",
                 hint="Leave out the output of all but the last op, or declare a second field",
             )
         return found
@@ -226,6 +253,10 @@ def attr_symbols(value: Attr) -> frozenset[str]:
     if isinstance(value, tuple):
         return frozenset().union(*(attr_symbols(item) for item in value))
     return value.expr.symbols() if isinstance(value, Dim) else frozenset()
+
+
+def _named(node: Node) -> str:
+    return f"{node.op} in line {node.line}" if node.line else node.op
 
 
 def _short(value: object) -> str:

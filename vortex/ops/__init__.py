@@ -2,17 +2,17 @@
 
 from vortex.ops import products, reductions, elementwise, shapes, blocks, weighted, selection  # noqa: F401, I001  (the order of the docs)
 from vortex.ops.base import LARGEST_DIM, Args, Example, OpDef, Row
-from vortex.ops.registry import OPS, define, find_op, no_such_op, stage_ops
+from vortex.ops.registry import OPS, NoSuchOpError, define, find_op, stage_ops
 
 __all__ = [
     "LARGEST_DIM",
     "OPS",
     "Args",
     "Example",
+    "NoSuchOpError",
     "OpDef",
     "Row",
     "define",
     "find_op",
-    "no_such_op",
     "stage_ops",
 ]

@@ -192,7 +192,8 @@ class OpDef:
         names, write = [param.name for param in self.params], f"Write {self.signature}"
         if len(positional) > len(names):
             most = f"at most {len(names)}" if names else "no"
-            raise self.error(f"takes {most} constructor arguments, got {len(positional)}", write)
+            plan = "; how many blocks it selects is the plan's, topk_val" if self.claims_output else ""
+            raise self.error(f"takes {most} constructor arguments, got {len(positional)}", write + plan)
         given = dict(zip(names, positional, strict=False))
         for name, value in keywords.items():
             if name not in names:

@@ -23,19 +23,22 @@ def stage_ops(stage: Stage) -> dict[str, OpDef]:
     return {name: op for (where, name), op in OPS.items() if where is stage}
 
 
-def no_such_op(stage: Stage, name: str) -> str:
-    """Why `vortex.<stage>` has no op `name`, and what to use instead."""
-    other = Stage.INDEXER if stage is Stage.CACHE else Stage.CACHE
-    found = OPS.get((other, name))
-    if found is not None:
-        advice = found.elsewhere or f"Use it in forward_{other}"
-        return f"{name} is an op of vortex.{other}, not of vortex.{stage}. {advice}"
-    return f"vortex.{stage}: {unknown('op', name, stage_ops(stage))}"
+class NoSuchOpError(FlowTypeError, AttributeError):
+    """A stage has no op `name`; the error has the nearest name, or what to use instead in this stage."""
+
+    def __init__(self, stage: Stage, name: str) -> None:
+        other = Stage.INDEXER if stage is Stage.CACHE else Stage.CACHE
+        found = OPS.get((other, name))
+        if found is None:
+            super().__init__(f"vortex.{stage}: {unknown('op', name, stage_ops(stage))}")
+        else:
+            message = f"{name} is an op of vortex.{other}, not of vortex.{stage}"
+            super().__init__(message, hint=found.elsewhere or f"Use it in forward_{other}")
 
 
 def find_op(stage: Stage, name: str) -> OpDef:
-    """The op `name` of a stage. Raises FlowTypeError with the nearest name or the other stage's way."""
+    """The op `name` of a stage. Raises NoSuchOpError."""
     found = OPS.get((stage, name))
     if found is None:
-        raise FlowTypeError(no_such_op(stage, name))
+        raise NoSuchOpError(stage, name)
     return found

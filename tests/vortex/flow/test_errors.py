@@ -90,7 +90,7 @@ def test_indexer(statement: str, op: str, message: str) -> None:
 
 CACHE = [
     ("C.Mean(dim=0)(cache['k'], loc=loc, ctx=ctx)", "dim must be 1 or 2, got 0.*vortex.indexer.Load"),
-    ("C.Mean()(cache['k'], cache['c'], loc=loc, ctx=ctx)", "'c' is already written .by Mean, line 18"),
+    ("C.Mean()(cache['k'], cache['c'], loc=loc, ctx=ctx)", "'c' is already written by Mean in line 18"),
     ("C.Max()(cache['k'], cache['v'], loc=loc, ctx=ctx)", "'v' belongs to the engine"),
     (
         "C.Max(dim=2)(cache['k'], cache['d'], loc=loc, ctx=ctx)",
@@ -202,7 +202,7 @@ def test_nothing_claims_o() -> None:
 def test_two_claims() -> None:
     score = "topK()(GeMM()(Mean()(q, ctx=ctx), cache['c'], ctx=ctx), o, ctx=ctx)"
     error = error_of(indexer=score)
-    assert "o is claimed twice (first by topK, line 23)" in str(error)
+    assert "o is claimed twice, first by topK in line 23" in str(error)
     assert error.line == 24
 
 
