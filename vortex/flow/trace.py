@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from vortex.abs import ContextBase
 from vortex.dims import Dim, recording
-from vortex.errors import FlowAdvice, FlowTypeError, GuardError, VortexError
+from vortex.errors import FlowAdvice, FlowTypeError, GraphError, GuardError, VortexError
 from vortex.flow.calls import call, first_line
 from vortex.flow.vtensor import Opaque, Output, vTensor
 from vortex.flow.where import user_line
@@ -127,6 +127,15 @@ class Trace:
         found = self.builder.programs[stage][ref.node].type
         return vTensor(self, stage, f"{definition.name} of line {line}", found, ref, field=output)
 
+    def notes(self) -> list[str]:
+        """What is legal and not as documented, one sentence each."""
+        found = []
+        for names, calls in self.unpassed.items():
+            form = ", ".join(f"{name}={name}" for name in names)
+            shown = ", ".join(calls[:4]) + (f" and {len(calls) - 4} more" if len(calls) > 4 else "")
+            found.append(f"ops are called without {' and '.join(names)}: {shown}. Write op(..., {form})")
+        return found
+
     def resolve(self, operand: vTensor, stage: Stage) -> Ref:
         """The graph's name for an operand: for a field, what it holds at this point of the program."""
         if operand._field is not None:
@@ -171,15 +180,20 @@ def run(flow: FlowBase, geometry: Geometry, notes: list[str] | None = None) -> F
         graph = trace.builder.finish([str(guard) for guard in guards])
     except FlowTypeError as error:
         raise error.in_line(first_line(cls, "forward_indexer")) from None
-    check_size(graph)
+    _check_size(graph, first_line(cls, "create_cache"))
     if notes is not None:
-        for names, calls in trace.unpassed.items():
-            form = ", ".join(f"{name}={name}" for name in names)
-            shown = ", ".join(calls[:4]) + (f" and {len(calls) - 4} more" if len(calls) > 4 else "")
-            notes.append(
-                f"{cls.__name__}: ops called without {' and '.join(names)}, write op(..., {form}): {shown}"
-            )
+        notes += [f"{cls.__name__}: {note}" for note in trace.notes()]
     return graph
+
+
+def _check_size(graph: FlowGraph, declared: int | None) -> None:
+    """`check_size`, with the line where the fields are declared for those that are too large."""
+    try:
+        check_size(graph)
+    except GraphError as error:
+        if error.line is not None:
+            raise
+        raise GraphError(f"line {declared}: {error}").in_line(declared) from None
 
 
 def trace(flow: FlowBase, geometry: Geometry) -> FlowGraph:

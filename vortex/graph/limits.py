@@ -27,7 +27,7 @@ def check_size(graph: FlowGraph) -> None:
         if held > MAX_FIELD_ELEMENTS:
             raise GraphError(
                 f"field {field.name!r} ({field.rows}, {field.cols}) makes {held} field elements a block, "
-                f"more than {MAX_FIELD_ELEMENTS}"
+                f"more than {MAX_FIELD_ELEMENTS}. Declare fewer rows or columns"
             )
     for stage in Stage:
         spent = {True: 0, False: 0}
@@ -56,4 +56,6 @@ def node_flops(graph: FlowGraph, stage: Stage, node: Node) -> int:
 
 def _too_large(stage: Stage, node: Node, why: str) -> GraphError:
     at = f" (line {node.line})" if node.line else ""
-    return GraphError(f"{node.op}{at} of the {stage} program {why}")
+    return GraphError(f"{node.op}{at} of the {stage} program {why}. Reduce before combining").in_line(
+        node.line
+    )

@@ -75,7 +75,7 @@ def _describe(error: BaseException) -> dict[str, Any]:
         return {"kind": "type", "message": str(error)[:MAX_TEXT], **found}
     line = raising_line(error.__traceback__, FILENAME)
     if isinstance(error, GraphError):
-        return {"kind": "resource", "message": str(error)[:MAX_TEXT], "line": line}
+        return {"kind": "resource", "message": str(error)[:MAX_TEXT], "line": error.line}
     if isinstance(error, MemoryError | RecursionError):
         what = "memory" if isinstance(error, MemoryError) else "recursion"
         return {"kind": "resource", "message": f"the trace ran out of {what}", "line": line}
