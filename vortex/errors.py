@@ -112,3 +112,12 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     meant = f"; did you mean {close!r}?" if close else ""
     listed = ", ".join(names) if names else "none"
     return f"unknown {what} {name!r}{meant} (known: {listed})"
+
+
+def shown(value: object) -> str:
+    """A value of the user's in a message: its repr, or its class where that says no more."""
+    try:
+        text = repr(value)
+    except Exception:
+        text = ""
+    return f"a {type(value).__name__}" if not text or " at 0x" in text else text[:80]

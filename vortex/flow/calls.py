@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import builtins
 import inspect
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,7 +50,7 @@ def _fits(method: Any, arguments: tuple[object, ...]) -> bool:
 
 def described(error: Exception) -> str:
     """An exception in one line: its class, and what it says."""
-    said = " ".join(str(error).split())[:300]
+    said = re.sub(r" at 0x[0-9a-f]+", "", " ".join(str(error).split()))[:300]
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 

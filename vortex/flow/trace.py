@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from vortex.abs import ContextBase
 from vortex.dims import Dim, recording
-from vortex.errors import FlowAdvice, FlowTypeError, GraphError, GuardError, VortexError
+from vortex.errors import FlowAdvice, FlowTypeError, GraphError, GuardError, VortexError, shown
 from vortex.flow.calls import call, first_line
 from vortex.flow.vtensor import Opaque, Output, vTensor
 from vortex.flow.where import user_line
@@ -37,7 +37,7 @@ class CacheView(Mapping[str, vTensor]):
 
     def __getitem__(self, name: str) -> vTensor:
         if not isinstance(name, str):
-            self._refuse(f"cache[{name!r:.60}] is no field", f"The fields are {', '.join(map(repr, self))}")
+            self._refuse(f"cache[{shown(name)}] is no field", f"The fields are {', '.join(map(repr, self))}")
         try:
             found = self._trace.builder.field_type(self._stage, name)
         except FlowTypeError as error:
@@ -58,10 +58,10 @@ class CacheView(Mapping[str, vTensor]):
             Stage.CACHE: "Give the op the field as its output: op(x, cache[...], loc=loc, ctx=ctx)",
             Stage.INDEXER: "Write fields in forward_cache, or with Save()(x, cache[...], ctx=ctx)",
         }
-        self._refuse(f"cache[{name!r:.60}] cannot be assigned", write[self._stage])
+        self._refuse(f"cache[{shown(name)}] cannot be assigned", write[self._stage])
 
     def __delitem__(self, name: str) -> None:
-        self._refuse(f"cache[{name!r:.60}] cannot be deleted", "Leave it out of what create_cache returns")
+        self._refuse(f"cache[{shown(name)}] cannot be deleted", "Leave it out of what create_cache returns")
 
     def __getattr__(self, attribute: str) -> Any:
         if attribute.startswith("__"):
@@ -132,8 +132,8 @@ class Trace:
         found = []
         for names, calls in self.unpassed.items():
             form = ", ".join(f"{name}={name}" for name in names)
-            shown = ", ".join(calls[:4]) + (f" and {len(calls) - 4} more" if len(calls) > 4 else "")
-            found.append(f"ops are called without {' and '.join(names)}: {shown}. Write op(..., {form})")
+            where = ", ".join(calls[:4]) + (f" and {len(calls) - 4} more" if len(calls) > 4 else "")
+            found.append(f"ops are called without {' and '.join(names)}: {where}. Write op(..., {form})")
         return found
 
     def resolve(self, operand: vTensor, stage: Stage) -> Ref:

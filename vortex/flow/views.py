@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from vortex.abs import ContextBase
 from vortex.dims import recording
-from vortex.errors import FlowTypeError
+from vortex.errors import FlowTypeError, shown
 from vortex.flow.vtensor import Chosen, Opaque, Output, vTensor
 from vortex.flow.where import user_line
 from vortex.graph.model import Stage
@@ -45,8 +45,8 @@ class Op:
         if isinstance(value, Chosen) or (isinstance(value, tuple) and value and isinstance(value[0], Chosen)):
             raise self._error(f"the operand {name} is a selection of TopK", "Give both selections to Union()")
         if not isinstance(value, vTensor):
-            shown, hint = self._not_a_tensor(value)
-            raise self._error(f"the operand {name} must be a tensor of the flow, got {shown}", hint)
+            given, hint = self._not_a_tensor(value)
+            raise self._error(f"the operand {name} must be a tensor of the flow, got {given}", hint)
         if value._stage is not value._trace.stage:
             raise self._error(
                 f"the operand {name} belongs to forward_{value._stage}",
@@ -62,7 +62,7 @@ class Op:
         if isinstance(value, (int, float)):
             return repr(value), "Numbers go into constructors, such as Add_Mul(alpha=..., beta=...)"
         if value is None or isinstance(value, (Opaque, str)):
-            return f"{value!r:.60}", f"Call it as {self._call_form()}"
+            return shown(value), f"Call it as {self._call_form()}"
         return f"a {type(value).__name__}", "Constants are operands of indexer ops as Parameter(value)"
 
     def _selection(self, value: object, name: str) -> vTensor:
@@ -103,7 +103,7 @@ class Op:
 
     def _field(self, value: object, what: str) -> str:
         if not isinstance(value, vTensor) or value._field is None:
-            raise self._error(f"{what} must be a cache field, got {value!r:.60}", 'Write cache["name"]')
+            raise self._error(f"{what} must be a cache field, got {shown(value)}", 'Write cache["name"]')
         self._operand(value, what)
         return value._field
 
@@ -172,7 +172,7 @@ class IndexerOp(Op):
         if op.claims_output:
             if not isinstance(operands[-1], Output):
                 raise self._error(
-                    f"must be given o, got {operands[-1]!r:.60}", f"Call it as {self._call_form()}"
+                    f"must be given o, got {shown(operands[-1])}", f"Call it as {self._call_form()}"
                 )
         elif op.writes_field:
             output = self._field(operands[-1], "the field to write")

@@ -12,7 +12,7 @@ from functools import lru_cache
 from types import MappingProxyType
 
 from vortex.dims import Dim
-from vortex.errors import FlowTypeError, unknown
+from vortex.errors import FlowTypeError, shown, unknown
 from vortex.graph.geometry import Geometry
 from vortex.graph.model import Attr, Field, FlowGraph, Format, Node, Ref, RefKind, Stage, TensorType
 from vortex.ops import LARGEST_DIM, OpDef, find_op
@@ -70,7 +70,7 @@ class GraphBuilder:
         """Declares an auxiliary field of `dims` = (rows, cols) per block, or SLOTTED: per row."""
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise FlowTypeError(
-                f"a field name must be an identifier of at most 64 characters, got {_short(name)}",
+                f"a field name must be an identifier of at most 64 characters, got {shown(name)}",
                 hint="Use letters, digits and _",
             )
         if name in RESERVED[self.kind]:
@@ -88,23 +88,23 @@ class GraphBuilder:
             )
         if not isinstance(dims, (tuple, list)) or len(dims) != 2:
             raise FlowTypeError(
-                f"field {name!r} needs two dims, (rows, cols), got {_short(dims)}",
+                f"field {name!r} needs two dims, (rows, cols), got {shown(dims)}",
                 hint=f'Write "{name}": (1, head_dim)',
             )
         for size in dims:
-            self._check_dim(size, f"the dims of field {name!r}", _short(dims))
+            self._check_dim(size, f"the dims of field {name!r}", shown(dims))
         field = Field(name, Dim.of(dims[0]), Dim.of(dims[1]), format)
         self.fields[name] = field
         return field
 
-    def _check_dim(self, size: object, what: str, shown: str) -> None:
+    def _check_dim(self, size: object, what: str, dims: str) -> None:
         """Raises FlowTypeError unless `size` can be a dim of a field."""
         if isinstance(size, bool) or not isinstance(size, int):
             hint = "Divide sizes with //" if isinstance(size, float) else "Write sizes such as (1, head_dim)"
-            raise FlowTypeError(f"{what} must be integers, got {shown}", hint=hint)
+            raise FlowTypeError(f"{what} must be integers, got {dims}", hint=hint)
         if Dim.of(size).hint < 1:
             raise FlowTypeError(
-                f"{what} must be at least 1, got {shown}", hint="Write sizes such as (1, head_dim)"
+                f"{what} must be at least 1, got {dims}", hint="Write sizes such as (1, head_dim)"
             )
         if Dim.of(size).hint > LARGEST_DIM:
             raise FlowTypeError(f"{what} are larger than any real size", hint="Keep less than k of a block")
@@ -257,7 +257,3 @@ def attr_symbols(value: Attr) -> frozenset[str]:
 
 def _named(node: Node) -> str:
     return f"{node.op} in line {node.line}" if node.line else node.op
-
-
-def _short(value: object) -> str:
-    return repr(value)[:80]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from vortex.dims import Dim
-from vortex.errors import FlowTypeError
+from vortex.errors import FlowTypeError, shown
 from vortex.graph.model import Attr, Stage
 from vortex.weights import LARGEST, Weight, WeightError
 
@@ -38,8 +38,7 @@ class Param:
         raise NotImplementedError
 
     def refuse(self, value: object, wanted: str, hint: str | None = None) -> FlowTypeError:
-        shown = repr(value)
-        return FlowTypeError(f"{self.name} must be {wanted}, got {shown[:60]}", hint=hint)
+        return FlowTypeError(f"{self.name} must be {wanted}, got {shown(value)}", hint=hint)
 
     def source(self, value: Attr) -> str:
         """The value as it is written in a flow file."""

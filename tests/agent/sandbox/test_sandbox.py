@@ -54,7 +54,7 @@ CHANGES: list[tuple[str, str, str, str]] = [
     (FIELD, '"centroids": (1, -head_dim)', "type", "at least 1"),
     (FIELD, '"k": (1, head_dim)', "type", "must not declare 'k' key"),
     (FIELD, '"centroids": "x" * head_dim', "type", "centroids"),
-    (FIELD, '"centroids": (1, pow(2, 200000) * head_dim)', "type", "create_cache"),
+    (FIELD, '"centroids": (1, pow(2, 200000) * head_dim)', "type", "beyond any real size"),
     (INIT, INIT + "        while True:\n            pass\n", "resource", "CPU"),
     (INIT, INIT + "        self.x = pow(7, pow(9, 9))\n", "resource", "CPU"),
     (INIT, INIT + "        n = 10**6\n        self.x = [0] * n * n\n", "resource", "memory"),
