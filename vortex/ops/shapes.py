@@ -69,10 +69,11 @@ def _fill(call: Call) -> TensorType:
     return call.output
 
 
-def _fill_values(args: Args, inputs: tuple[torch.Tensor, ...], row: Row) -> torch.Tensor:
+def _fill_values(args: Args, device: torch.device | str) -> torch.Tensor:
     import torch
 
-    return torch.full((1, args.type.rows.hint, args.type.cols.hint), args.number("alpha"))
+    shape = (1, args.type.rows.hint, args.type.cols.hint)
+    return torch.full(shape, args.number("alpha"), device=device)
 
 
 def _load(call: Call) -> TensorType:
@@ -160,7 +161,8 @@ define(
         params=(FloatParam("alpha", 0.0),),
         operands=(),
         infer=_fill,
-        reference=_fill_values,
+        reference=lambda args, inputs, row: _fill_values(args, "cpu"),
+        vectorised=lambda args, inputs, valid: _fill_values(args, valid.device),
         writes_field=True,
         example=Example("alpha=1.0", ()),
         elsewhere="Fill fields in forward_cache; a constant in the indexer is MaskSlice(0, 0, 1, beta=value)",

@@ -86,13 +86,14 @@ class CompiledGraph:
     def summarize(self, layer: LayerCache, blocks: slice | torch.Tensor) -> None:
         """Every op of the cache stage is lane-wise, so one pass serves any number of blocks."""
         done: list[torch.Tensor] = []
-        everywhere = torch.ones(1, dtype=torch.bool)
+        device = layer.pool.k.device
+        everywhere = torch.ones(1, dtype=torch.bool, device=device)
 
         def operand(ref: Ref) -> torch.Tensor:
             if ref.kind is RefKind.NODE:
                 return done[ref.node]
             if ref.name in self.fields:  # nothing has written it yet
-                return torch.zeros((1, *self.fields[ref.name]), device=layer.pool.k.device)
+                return torch.zeros((1, *self.fields[ref.name]), device=device)
             return self.field(layer, ref.name)[blocks].float()
 
         for step in self.cache:

@@ -39,20 +39,18 @@ def random_graph(
     for _ in range(ops):
         added = random_op(builder, Stage.INDEXER, values, rng)
         values += [added] if added else []
+    if rng.random() < 0.2:
+        values += _bound(builder, values, rng)
     if must is not None:
         values.append(_value(builder, Stage.INDEXER, builder.add(Stage.INDEXER, "Mean", {}, [Ref.query()])))
         added = random_op(builder, Stage.INDEXER, values, rng, only=must)
         values += [added] if added else []
         values += [_per_block(builder, values, added[0], rng)] if added and not added[1].has_blocks else []
-    if rng.random() < 0.2:
-        values += _bound(builder, values, rng)
     for name in saved:
         _save(builder, values, name, saved, rng)
     if rng.random() < 0.2:
-        picks = [builder.add(Stage.INDEXER, "TopK", {"k": rng.randint(1, 6)}, [_score(builder, values, rng)])]
-        picks.append(
-            builder.add(Stage.INDEXER, "TopK", {"k": rng.randint(1, 6)}, [_score(builder, values, rng)])
-        )
+        scores = [_score(builder, values, rng) for _ in range(2)]
+        picks = [builder.add(Stage.INDEXER, "TopK", {"k": rng.choice((1, 3, 6, 40))}, [x]) for x in scores]
         builder.add(Stage.INDEXER, "Union", {}, picks)
     else:
         selector, score = rng.choice(("topK", "approxTopK")), _score(builder, values, rng)
@@ -64,7 +62,7 @@ def random_graph(
 def _score(builder: GraphBuilder, values: list[Value], rng: Random) -> Ref:
     """One number a block, from one of the values."""
     blocks = [value for value in values if value[1].has_blocks]
-    ref, found = blocks[-1] if rng.random() < 0.7 else rng.choice(blocks)
+    ref, found = blocks[-1] if rng.random() < 0.85 else rng.choice(blocks)
     if found.format is Format.PAGED:
         ref = builder.add(Stage.INDEXER, "Load", {}, [ref])
     return _reduced(builder, ref, found, 1, 1, rng)
@@ -143,10 +141,10 @@ def _summaries(builder: GraphBuilder, rng: Random) -> None:
         builder.declare("early", (1, 4))
         values.append(_value(builder, Stage.CACHE, Ref.field("early")))
     for count in range(rng.randint(1, 4)):
-        for _ in range(rng.randint(0, 2)):
+        for _ in range(rng.randint(0, 3)):
             added = random_op(builder, Stage.CACHE, values, rng)
             values += [added] if added else []
-        source = values[-1] if rng.random() < 0.5 else rng.choice(values)
+        source = values[-1] if rng.random() < 0.8 else rng.choice(values)
         small = source[1].numel < 64
         op = rng.choice(("Mean", "Max", "Min", "L2Norm", *(["Reshape"] if small else [])))
         attrs: dict[str, object] = {"dim": rng.choice((1, 2)) if small else 1}
@@ -175,7 +173,7 @@ def random_op(
 ) -> Value | None:
     """Adds one random op (of the name `only`) that fits some of `values`, or gives up."""
     table = [op for op in plain_ops(stage) if only in (None, op.name)]
-    for _ in range(20 if only is None else 200):
+    for _ in range(20 if only is None else 1000):
         op = rng.choice(table)
         operands = [rng.choice(values) for _ in op.operands]
         attrs = random_attrs(op, stage, operands or [rng.choice(values)], rng)

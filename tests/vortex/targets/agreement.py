@@ -5,6 +5,7 @@ Each stage starts from what the reference left, so that a difference is found wh
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -21,6 +22,8 @@ from vortex.runtime.table import BlockTable
 from vortex.targets import LayerCache, Program, get_target
 
 CPU = torch.device("cpu")
+INF, NAN = float("inf"), float("nan")
+EDGES = torch.tensor([0.0, -0.0, 1e-45, -1e-45, 1.5, -1.5, 3e38, -3e38, -1e30, INF, -INF, NAN, -NAN])
 
 
 @dataclass
@@ -30,11 +33,14 @@ class Verdict:
 
     scores: int = 0
     unsettled: int = 0
-    special: dict[str, int] = field(default_factory=dict)
+    special: Counter[str] = field(default_factory=Counter)
     used: float = 0.0
 
-    def count(self, kind: str, found: int | torch.Tensor) -> None:
-        self.special[kind] = self.special.get(kind, 0) + int(found)
+    def add(self, other: Verdict) -> None:
+        self.scores += other.scores
+        self.unsettled += other.unsettled
+        self.special.update(other.special)
+        self.used = max(self.used, other.used)
 
 
 def check_case(case: Case, target: str, device: torch.device = CPU) -> Verdict:
@@ -87,6 +93,7 @@ class _Check:
         runs = [Unsteady(graph, at, 0.0, 0), *(Unsteady(graph, at, off, n) for n in range(SAMPLES))]
         self.exact, *self.changed = (_Side(case, self.batch, run) for run in runs)
         self.verdict = Verdict()
+        self.random = torch.Generator().manual_seed(case.seed)
 
     def run(self) -> Verdict:
         for number in range(self.case.steps):
@@ -145,12 +152,20 @@ class _Check:
             same = _sets(self.target.select(given, there.rows, quota_there), quota)
             assert same == chosen, f"selection {index} on equal scores: {same} for {chosen}"
             self._special_rows(allowed.exact, rows, quota, chosen)
+            self._edges(rows, there.rows, quota, quota_there)
             own = rounded(self.found_scores[index].to(self.device), self.case.dtype)
             picked = _sets(self.target.select(own, there.rows, quota_there), quota)
             for row, (ours, theirs) in enumerate(zip(picked, chosen, strict=True)):
                 self._in_reach(allowed, row, rows.valid[row], ours, theirs)
         listed = rows.place(picks[0][0]) if len(picks) == 1 else rows.union(picks)
         self._attention(here, there, listed)
+
+    def _edges(self, rows: SparseRows, rows_there: SparseRows, quota: Quota, quota_there: Quota) -> None:
+        """Scores of which many tie and few are ordinary numbers."""
+        scores = EDGES[torch.randint(0, len(EDGES), (len(rows), rows.blocks), generator=self.random)]
+        right = self.reference.select(scores, rows, quota)
+        found = self.target.select(scores.to(self.device), rows_there, quota_there)
+        assert _sets(found, quota) == _sets(right, quota), f"selection of {scores.tolist()}"
 
     def _in_reach(
         self, allowed: Range, row: int, valid: torch.Tensor, ours: set[int], theirs: set[int]
@@ -234,9 +249,11 @@ class _Check:
         verdict.scores += exact.numel()
         verdict.unsettled += int((~allowed.settled).sum())
         verdict.used = max(verdict.used, allowed.share(found))
-        verdict.count("NaN scores", exact.isnan().sum())
-        verdict.count("infinite scores", exact.isinf().sum())
-        verdict.count("scores within a thousandth", (allowed.high - exact <= 1e-3 * exact.abs()).sum())
+        verdict.special["NaN scores"] += int(exact.isnan().sum())
+        verdict.special["infinite scores"] += int(exact.isinf().sum())
+        verdict.special["scores within a thousandth"] += int(
+            (allowed.high - exact <= 1e-3 * exact.abs()).sum()
+        )
 
     def _special_rows(
         self, scores: torch.Tensor, rows: SparseRows, quota: Quota, chosen: list[set[int]]
@@ -245,9 +262,11 @@ class _Check:
             rest = rows.valid[row].clone()
             rest[list(blocks)] = False
             picked, left = scores[row, list(blocks)], scores[row, rest]
-            self.verdict.count("rows of ties at the k-th score", bool((picked[:, None] == left).any()))
-            self.verdict.count("rows that select a NaN", bool(picked.isnan().any()))
-            self.verdict.count("rows without an unselected block", len(left) == 0)
+            self.verdict.special["rows of ties at the k-th score"] += int(
+                bool((picked[:, None] == left).any())
+            )
+            self.verdict.special["rows that select a NaN"] += int(bool(picked.isnan().any()))
+            self.verdict.special["rows without an unselected block"] += int(len(left) == 0)
 
 
 def _scale(batch: Batch) -> float:

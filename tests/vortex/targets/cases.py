@@ -95,6 +95,16 @@ def keys_themselves() -> FlowGraph:
     return f.top(f("Max", f("Max", f("GeMM", f.q, f.k), dim=1), dim=2))
 
 
+def products() -> FlowGraph:
+    """Of two operands without blocks, of two with blocks, and of both orders of one with and one without."""
+    f = Flow()
+    c = f.field("c", 1, f.head_dim)
+    f.cache("Mean", f.k, to="c", dim=1)
+    heads = f("Softmax", f("GeMM", f.q, c), dim=0, scale=-0.1)
+    alike = f("GeMM", f("Mean", f.q, dim=1), f.q)
+    return f.top(f("Add", f("GeMM", heads, f("Transpose", alike)), f("Mean", f("GeMM", c, f.k), dim=1)))
+
+
 def ties() -> FlowGraph:
     """Scores of a few distinct values: everything hangs on the rule for ties."""
     f = Flow()
@@ -150,6 +160,7 @@ FLOWS: dict[str, Callable[[], FlowGraph]] = {
         value_energy,
         halves,
         keys_themselves,
+        products,
         ties,
         not_a_number,
         trading_places,

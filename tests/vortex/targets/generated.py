@@ -32,6 +32,8 @@ Numbers = Literal["normal", "integers", "large"]
 BLOCK_SIZES = (4, 8, 16, 32, 64, 128)
 HEAD_DIMS = (32, 48, 64, 96, 128, 256)
 SHIPPED = [name for name in list_keys() if get(name).__module__.startswith("vortex.")]
+NAMED = (*SHIPPED, *FLOWS)
+MLA_FLOWS = {name for name in SHIPPED if issubclass(get(name), vFlowMLA)}
 LATENTS = ((16, 8), (32, 16), (64, 64), (128, 32), (512, 64))
 INDEXER_OPS = tuple(op.name for op in plain_ops(Stage.INDEXER))
 MOST_BLOCKS, MOST_ELEMENTS = 40, 2**16  # of a row; keys of a row, where its budget leaves the choice
@@ -131,11 +133,14 @@ class Batch:
     q: torch.Tensor
 
 
-def drawn(rng: Random) -> Case:
-    """A random case."""
-    latent = rng.choice(LATENTS) if rng.random() < 0.25 else None
-    head_dim = rng.choice(HEAD_DIMS)
-    size, bos, eos, topk = rng.choice(BLOCK_SIZES), rng.randint(1, 4), rng.randint(1, 4), rng.randint(1, 6)
+def drawn(rng: Random, flow: str | None = None) -> Case:
+    """A random case, of a random graph or a flow."""
+    mla = rng.random() < 0.25 if flow is None else flow in MLA_FLOWS
+    latent, head_dim = rng.choice(LATENTS) if mla else None, rng.choice(HEAD_DIMS)
+    sizes = (
+        BLOCK_SIZES[2:] if flow is not None and "lserve" in flow else BLOCK_SIZES
+    )  # in pieces of 16 tokens
+    size, bos, eos, topk = rng.choice(sizes), rng.randint(1, 4), rng.randint(1, 4), rng.randint(1, 6)
     least = size * (bos + eos + topk) + 1  # the shortest row that is sparse
     most = max(least + 2 * size, min(MOST_BLOCKS * size, MOST_ELEMENTS // (sum(latent or ()) or head_dim)))
     edges = (1, size, size + 1, size * (bos + eos), least - size, least - 1, least, PAGE, PAGE + 1)
@@ -165,22 +170,16 @@ def drawn(rng: Random) -> Case:
         ops=rng.choice((4, 8, 12, 16)),
         must=rng.choice((None, *INDEXER_OPS)),
         seed=rng.getrandbits(32),
-        flow=None if rng.random() < 0.8 else _fitting_flow(size, latent is not None, rng),
+        flow=flow,
     )
 
 
-def _fitting_flow(block_size: int, mla: bool, rng: Random) -> str:
-    """A flow for blocks of this size."""
-    names = [name for name in SHIPPED if issubclass(get(name), vFlowMLA) == mla]
-    names = [name for name in names if "lserve" not in name or block_size % 16 == 0]
-    return rng.choice(names if mla else [*names, *FLOWS])
-
-
 def cases() -> st.SearchStrategy[Case]:
-    """The same for hypothesis, which makes a case that fails as small as it can."""
-    return st.randoms(use_true_random=False).map(drawn)
+    """For hypothesis, which makes a case that fails as small as it can."""
+    return st.builds(drawn, st.randoms(use_true_random=False), st.none() | st.sampled_from(NAMED))
 
 
 def fixed_cases(count: int) -> Iterator[Case]:
-    """The same cases every time."""
-    return (drawn(Random(number)) for number in range(count))
+    """The same cases every time: random graphs, and in every fifth case the next flow."""
+    for number in range(count):
+        yield drawn(Random(number), NAMED[number // 5 % len(NAMED)] if number % 5 == 0 else None)
