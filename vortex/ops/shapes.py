@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vortex.graph.model import Format, TensorType
-from vortex.ops.base import Args, Call, Example, OpDef, Row, lanewise
+from vortex.ops.base import Args, Call, Example, OpDef, lanewise
 from vortex.ops.params import FloatParam, IntParam
 from vortex.ops.registry import define
 from vortex.ops.rules import BOTH, CACHE, INDEXER, inner_axis, same_as_x, sized
