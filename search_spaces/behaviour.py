@@ -30,7 +30,7 @@ SIZES = {
     "mla": Geometry.mla(block_size=16, kv_lora_rank=16, qk_rope_head_dim=8, group=4),
 }
 """Small ones, by kind of flow."""
-BLOCKS = 24
+ROWS, BLOCKS = 40, 24
 
 
 @dataclass(frozen=True)
@@ -51,18 +51,16 @@ class Rows:
 
 @lru_cache(maxsize=4096)
 def behaviour(graph: FlowGraph) -> str | None:
-    """A digest of how the graph ranks the blocks of a few random rows, None where it ranks nothing.
+    """A digest of how the graph ranks the blocks of the made-up rows, None where it ranks nothing.
 
     Equal digests of different graphs mean the same selection on every row tried. Raises GuardError for a
     graph that serves neither the made-up sizes nor its own.
     """
-    at = _sized(graph)
-    scores = scores_of(at, made_up(at.traced_at, rows=3))
-    for one in scores:
+    for one in _tried(graph)[1]:
         told_apart = min(len(set(row)) for row in one.tolist())
         if bool(one.isnan().any()) or told_apart <= one.shape[1] // 2:
             return None
-    return hashlib.sha256(turns(graph, scores).argsort(dim=1, stable=True).numpy().tobytes()).hexdigest()
+    return hashlib.sha256(_order(graph).numpy().tobytes()).hexdigest()
 
 
 def ranks_blocks(graph: FlowGraph) -> bool:
@@ -80,21 +78,15 @@ def needle_recall(graph: FlowGraph) -> float:
     Random keys are no model's keys: this tells what is broken from what may work, not the good from the
     better.
     """
-    at = _sized(graph)
-    rows = made_up(at.traced_at, rows=40)
-    first = turns(graph, scores_of(at, rows)).argsort(dim=1, stable=True)[:, : BLOCKS // 8]
-    return float((first == rows.needle[:, None]).any(1).double().mean())
+    needle = _tried(graph)[0].needle
+    return float((_order(graph)[:, : BLOCKS // 8] == needle[:, None]).any(1).double().mean())
 
 
 @lru_cache(maxsize=4096)
 def ranking(graph: FlowGraph) -> NDArray[np.float64]:
-    """The order in which the graph would choose the blocks of a few made-up rows, as a vector of length 1:
-    the product of two of them is the mean rank correlation of two graphs, in [-1, 1]."""
-    at = _sized(graph)
-    places = (
-        turns(graph, scores_of(at, made_up(at.traced_at, rows=12))).argsort(dim=1, stable=True).argsort(dim=1)
-    )
-    centred = places.double() - (BLOCKS - 1) / 2
+    """The order in which the graph would choose the blocks of the made-up rows, as a vector of length 1: the
+    product of two of them is the mean rank correlation of two graphs, in [-1, 1]."""
+    centred = _order(graph).argsort(dim=1).double() - (BLOCKS - 1) / 2
     vector: NDArray[np.float64] = (centred / centred.norm()).flatten().numpy()
     return vector
 
@@ -179,6 +171,19 @@ def turns(graph: FlowGraph, scores: torch.Tensor) -> torch.Tensor:
     places = scores.nan_to_num(nan=-torch.inf).argsort(dim=2, descending=True, stable=True).argsort(dim=2)
     shares = [(place + 1) / (pick.k or 1) for place, pick in zip(places, graph.selections, strict=True)]
     return torch.stack(shares).amin(0)
+
+
+@lru_cache(maxsize=1024)
+def _tried(graph: FlowGraph) -> tuple[Rows, torch.Tensor]:
+    """The made-up rows, and the graph's scores of their blocks."""
+    at = _sized(graph)
+    rows = made_up(at.traced_at, ROWS)
+    return rows, scores_of(at, rows)
+
+
+def _order(graph: FlowGraph) -> torch.Tensor:
+    """The blocks of the made-up rows in the order of choice, [rows, blocks]."""
+    return turns(graph, _tried(graph)[1]).argsort(dim=1, stable=True)
 
 
 def _sized(graph: FlowGraph) -> FlowGraph:

@@ -1,4 +1,4 @@
-"""What a candidate reads by its own arithmetic, and knobs that make two candidates read the same."""
+"""What a candidate reads by its own arithmetic."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 
 from search_spaces.candidate import Candidate
-from search_spaces.knobs import KnobSpace
 from search_spaces.program import OutsideError, Program, from_graph, to_graph
 from vortex.graph.geometry import Geometry
 
@@ -35,24 +34,12 @@ def row_bytes(candidate: Candidate, geometry: Geometry, length: int, layers: int
     return float((1 - share) * cost.bytes + share * row_cost(None, sized, length, blocks).bytes)
 
 
-def matched(
-    candidate: Candidate, limit: float, space: KnobSpace, geometry: Geometry, length: int
-) -> Candidate | None:
-    """The candidate with the largest `topk_val` of the space that reads at most `limit` bytes a row.
+def share(candidate: Candidate, geometry: Geometry, length: int, layers: int = 0) -> float:
+    """`row_bytes` over those of dense attention."""
+    from vortex.graph.cost import row_cost
 
-    None where even the smallest reads more.
-    """
-    low = space.topk_low
-    high = space.clipped(candidate.knobs.with_(topk_val=space.topk_high)).topk_val
-    best: Candidate | None = None
-    while low <= high:
-        middle = (low + high) // 2
-        tried = dealt(Candidate(candidate.graph, candidate.knobs.with_(topk_val=middle)))
-        if row_bytes(tried, geometry, length, space.layers) <= limit * (1 + 1e-9):
-            best, low = tried, middle + 1
-        else:
-            high = middle - 1
-    return best
+    dense = row_cost(None, geometry, length, length).bytes
+    return row_bytes(candidate, geometry, length, layers) / dense
 
 
 def dealt(candidate: Candidate) -> Candidate:

@@ -58,7 +58,9 @@ class SearchView:
 
     index: position of this proposal in the search, stable over a resume: the source of randomness is
     (seed, index). best: the front first, then what is nearest to it, seeds included, best first.
-    different: measured candidates that differ most in graph from `best`. suggestion: the knobs that the
+    different: measured candidates that differ most in graph from `best`. measured: those two, what else of
+    the latest measured candidates and the seeds is remembered, and the latest that were stopped at the gate,
+    with what they reached there on its few prompts. suggestion: the knobs that the
     study asks for, None without a study. known: whether a candidate hash has already been proposed,
     measured or not.
     """
@@ -76,6 +78,7 @@ class SearchView:
     floor: float = 0.05
     prompt_tokens: int | None = None
     recent: tuple[Known, ...] = ()
+    measured: tuple[Known, ...] = ()
     geometry: Geometry = field(default_factory=Geometry)
 
 

@@ -1,45 +1,67 @@
-"""Typed mutation over graphs: the proposer that needs no model service.
+"""Evolution over graphs: the proposer that needs no model service.
 
-A parent is chosen from the front and its neighbourhood, its graph is edited through the grammar, and the
-budget is set so that the child reads what the parent reads: a child that is better is then better at
-equal bytes.
+For every proposal it makes a batch of children: a parent's graph edited, two parents crossed, a parent with
+other knobs, now and then a fresh draw, each with several choices of knobs. What a child reads is known in
+advance, and a forecast learned from all measurements (`forecast.py`) guesses its accuracy; the child that is
+expected to add most to the front is proposed.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from agent.proposers.base import Known, NoProposalError, Proposal, SearchView
+from agent.proposers.forecast import Forecast
 from search_spaces.behaviour import behaviour, needle_recall, ranks_blocks
-from search_spaces.budget import matched, row_bytes
+from search_spaces.budget import dealt, share
 from search_spaces.candidate import Candidate
 from search_spaces.crossover import cross
 from search_spaces.generate import random_graph
 from search_spaces.knobs import KNOB_NAMES, Knobs
 from search_spaces.mutate import mutate
-from search_spaces.objectives import crowding, ranks
 from vortex.graph.model import FlowGraph
 
-KNOBS_ONLY = 0.25
-"""How often only the knobs change, as long as that leaves at least half of the accepted children a new
-graph."""
+BATCH = 32
+"""Children that are made, with all their knobs, for one proposal."""
+FRESH, KNOBS_ONLY, CROSSED = 0.25, 0.2, 0.3
+"""How often a child is a new draw, its parent with other knobs (as long as that leaves at least half of the
+accepted children a new graph), or a cross; the rest are edits of one parent."""
 
-_TRIES = 100
-_TOURNAMENT = 3
+_TRIES = 200
+_PRESSURE = 4.0
+"""How far down the list of graphs by merit parents are drawn from, on average."""
 _LENGTH = 2048
-_MATCHED = "for at most the parent's bytes"
 _BROKEN = 0.6
 """Share of its parent's recall in made-up rows below which a child is not measured."""
-_DEAREST = 0.5
-"""Share of dense attention's bytes above which a candidate is no parent while there are cheaper ones."""
+_CHANCE = 0.2
+"""Recall in made-up rows below which a fresh draw is not measured."""
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A graph that may be proposed, and where it comes from."""
+
+    graph: FlowGraph
+    what: str
+    parents: tuple[Known, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Child:
     candidate: Candidate
-    what: str
-    parents: tuple[str, ...]
+    draft: _Draft
+    why: str
+
+    @property
+    def hypothesis(self) -> str:
+        parents = self.draft.parents
+        if not parents:
+            return f"{self.draft.what[:440]}; knobs: {self.why}"
+        text = f"{' x '.join(parent.hash[:8] for parent in parents)}: {self.draft.what}"[:440]
+        changed = _difference(parents[0].candidate.knobs, self.candidate.knobs)
+        return f"{text}; {changed} ({self.why})" if changed else text
 
 
 class EvolutionProposer:
@@ -55,32 +77,44 @@ class EvolutionProposer:
 
         rng = random.Random(f"evolution:{self._seed}:{view.index}")
         pool = _Pool(view)
+        batch: list[_Child] = []
         for _ in range(_TRIES):
-            child = self._child(view, pool, rng)
-            if child is None or not child.candidate.serves(view.geometry):
-                continue
-            if not view.known(child.candidate.hash):
-                graph = child.candidate.graph
-                return Proposal(
-                    source=render_flow(graph, f"evolved_{graph.hash[:10]}"),
-                    knobs=child.candidate.knobs,
-                    hypothesis=child.what,
-                    proposer=self.name,
-                    parents=child.parents,
-                )
-        raise NoProposalError(f"{_TRIES} mutations gave no candidate that is new")
+            draft = _draft(pool, view, rng)
+            batch += _children(draft, pool, view, rng) if draft is not None else ()
+            if len(batch) >= BATCH or (batch and not pool.graphs):
+                break
+        if not batch:
+            raise NoProposalError(f"{_TRIES} tries gave no candidate that is new")
+        child, hope = pool.best_of(batch)
+        graph = child.candidate.graph
+        return Proposal(
+            source=render_flow(graph, f"evolved_{graph.hash[:10]}"),
+            knobs=child.candidate.knobs,
+            hypothesis=child.hypothesis + hope,
+            proposer=self.name,
+            parents=tuple(parent.hash for parent in child.draft.parents),
+        )
 
     def repair(self, proposal: Proposal, error: str) -> Proposal | None:
         return None
 
-    def _child(self, view: SearchView, pool: _Pool, rng: random.Random) -> _Child | None:
-        parent = pool.parent(rng)
-        if parent is None:
-            draft = random_graph(rng, view.geometry.kind)
-            return _Child(Candidate(draft.graph, view.space.sample(rng)), f"a first draw: {draft.what}", ())
-        if _may_keep_graph(view) and rng.random() < KNOBS_ONLY:
-            return _retuned(parent, view, rng)
-        return _remade(parent, pool, view, rng)
+
+def _draft(pool: _Pool, view: SearchView, rng: random.Random) -> _Draft | None:
+    """A graph that may be worth its measurement, or None."""
+    draw = rng.random()
+    parent = pool.parent(rng)
+    if parent is None or draw < FRESH:
+        drawn = random_graph(rng, view.geometry.kind)
+        return pool.worthwhile(_Draft(drawn.graph, f"a fresh draw: {drawn.what}"))
+    if draw < FRESH + KNOBS_ONLY:
+        kept = _Draft(parent.candidate.graph, "the same graph", (parent,))
+        return kept if _may_keep_graph(view) else None
+    other = pool.parent(rng) if draw < FRESH + KNOBS_ONLY + CROSSED else None
+    if other is None or other.candidate.graph == parent.candidate.graph:
+        edit = mutate(parent.candidate.graph, rng)
+        return pool.worthwhile(_Draft(edit.graph, edit.what, (parent,))) if edit is not None else None
+    child = cross(parent.candidate.graph, other.candidate.graph, rng)
+    return pool.worthwhile(_Draft(child.graph, child.what, (parent, other))) if child is not None else None
 
 
 def _may_keep_graph(view: SearchView) -> bool:
@@ -89,92 +123,52 @@ def _may_keep_graph(view: SearchView) -> bool:
     return 2 * view.accepted.graph >= view.accepted.total + 1
 
 
-def _retuned(parent: Known, view: SearchView, rng: random.Random) -> _Child:
-    """The parent's graph with other knobs: the study's suggestion, or a step from the parent's."""
-    old = parent.candidate.knobs
-    suggested = view.suggestion if rng.random() < 0.5 else None
-    knobs, why = view.space.neighbour(old, rng), "a step in the knobs"
-    if suggested is not None:
-        knobs, why = view.space.clipped(suggested), "suggested by the study"
-    child, why = _affordable(Candidate(parent.candidate.graph, knobs), parent, why, view)
-    what = f"{parent.hash[:8]} with {_difference(old, child.knobs)} ({why})"
-    return _Child(child, what, (parent.hash,))
+def _children(draft: _Draft, pool: _Pool, view: SearchView, rng: random.Random) -> Iterator[_Child]:
+    """The graph with each choice of knobs that makes a new candidate for this model."""
+    for knobs, why in _knobs(draft, pool, view, rng):
+        candidate = dealt(Candidate(draft.graph, knobs))
+        if candidate.serves(view.geometry) and not view.known(candidate.hash):
+            yield _Child(candidate, draft, why)
 
 
-def _remade(parent: Known, pool: _Pool, view: SearchView, rng: random.Random) -> _Child | None:
-    """The parent's graph edited; knobs for the parent's bytes mostly, else a step away or the
-    suggestion."""
-    other = pool.other(parent, rng) if rng.random() < 0.3 else None
-    graph = parent.candidate.graph
-    mutation = mutate(graph, rng) if other is None else cross(graph, other.candidate.graph, rng)
-    if mutation is None or mutation.graph.hash in pool.graphs or not ranks_blocks(mutation.graph):
-        return None
-    if not _teaches(mutation.graph, parent, pool, view):
-        return None
-    old = parent.candidate.knobs
-    draw = rng.random()
-    if draw < 0.15 and view.suggestion is not None:
-        knobs, why = view.space.clipped(view.suggestion), "suggested by the study"
-        child, why = _affordable(Candidate(mutation.graph, knobs), parent, why, view)
-    elif draw < 0.3:
-        knobs, why = view.space.neighbour(old, rng), "a step in the knobs"
-        child, why = _affordable(Candidate(mutation.graph, knobs), parent, why, view)
+def _knobs(draft: _Draft, pool: _Pool, view: SearchView, rng: random.Random) -> Iterator[tuple[Knobs, str]]:
+    """Some choices of knobs, each with the reason for it."""
+    own = [parent.candidate.knobs for parent in draft.parents]
+    if own:
+        yield view.space.neighbour(rng.choice(own), rng), "a step in the knobs"
     else:
-        child = Candidate(mutation.graph, old)
-        child, why = _at_most(child, _bytes(parent.candidate, view), view) or child, _MATCHED
-    what = f"{parent.hash[:8]}: {mutation.what}"
-    if child.knobs != old:
-        what += f"; {_difference(old, child.knobs)} ({why})"
-    return _Child(child, what[:600], (parent.hash, other.hash) if other is not None else (parent.hash,))
+        yield view.space.sample(rng), "drawn"
+    if len(own) > 1:
+        yield view.space.clipped(_mixed(own[0], own[1], rng)), "knobs of both parents"
+    donor = pool.parent(rng)
+    if donor is not None:
+        yield view.space.clipped(donor.candidate.knobs), f"the knobs of {donor.hash[:8]}"
+    if view.suggestion is not None and rng.random() < 0.5:
+        yield view.space.clipped(view.suggestion), "suggested by the study"
+    else:
+        yield view.space.sample(rng), "drawn"
 
 
-def _bytes(candidate: Candidate, view: SearchView) -> float:
-    return row_bytes(candidate, view.geometry, view.prompt_tokens or _LENGTH, view.space.layers)
+def _mixed(one: Knobs, other: Knobs, rng: random.Random) -> Knobs:
+    """Each knob of either; the budget and its policy stay together."""
+    budget = rng.choice((one, other))
+    rest = {name: getattr(rng.choice((one, other)), name) for name in ("bos", "eos", "layers_skip")}
+    return budget.with_(**rest)
 
 
-def _at_most(candidate: Candidate, limit: float, view: SearchView) -> Candidate | None:
-    """The candidate with the largest budget that reads no more than `limit`; None where there is none."""
-    if not candidate.serves(view.geometry):
-        return None
-    return matched(candidate, limit, view.space, view.geometry, view.prompt_tokens or _LENGTH)
-
-
-def _affordable(child: Candidate, parent: Known, why: str, view: SearchView) -> tuple[Candidate, str]:
-    """The child as it is, unless it reads far more than its parent: then with a smaller topk_val, and without
-    dense layers, if that helps."""
-    limit = 1.25 * _bytes(parent.candidate, view)
-    if not child.serves(view.geometry) or _bytes(child, view) <= limit:
-        return child, why
-    sparse = Candidate(child.graph, child.knobs.with_(layers_skip=()))
-    for tried, how in ((child, ""), (sparse, " in every layer")):
-        smaller = _at_most(tried, limit, view)
-        if smaller is not None:
-            return smaller, f"{why}, with topk_val cut{how} to what the parent reads and a quarter"
-    return child, why
-
-
-def _teaches(graph: FlowGraph, parent: Known, pool: _Pool, view: SearchView) -> bool:
-    """Whether a graph may be worth its measurement: it finds needles in made-up rows nearly as often as
-    its parent, and it ranks blocks as none of the pool does, or as its parent does for fewer bytes."""
-    if needle_recall(graph) < _BROKEN * needle_recall(parent.candidate.graph):
-        return False
-    if behaviour(graph) not in pool.behaviours:
-        return True
-    if behaviour(graph) != behaviour(parent.candidate.graph):
-        return False
-    return _bytes(Candidate(graph, parent.candidate.knobs), view) < _bytes(parent.candidate, view) * 0.995
+def _length(view: SearchView) -> int:
+    return view.prompt_tokens or _LENGTH
 
 
 def _difference(old: Knobs, new: Knobs) -> str:
     """The knobs that changed, in words."""
     changed = [name for name in KNOB_NAMES if getattr(old, name) != getattr(new, name)]
-    parts = [
+    return ", ".join(
         "another policy"
         if name == "policy"
         else f"{name} {_show(getattr(old, name))} to {_show(getattr(new, name))}"
         for name in changed
-    ]
-    return ", ".join(parts) or "the same knobs"
+    )
 
 
 def _show(value: object) -> str:
@@ -184,47 +178,70 @@ def _show(value: object) -> str:
 
 
 class _Pool:
-    """The candidates a parent may be chosen from, with what makes one preferable."""
+    """What was measured: whom to breed from, and what to expect of a child."""
 
     def __init__(self, view: SearchView):
-        rows = {known.hash: known for known in (*view.best, *view.different)}
-        self._rows = list(rows.values())
-        self.graphs = {known.candidate.graph.hash for known in self._rows}
-        graphs = [known.candidate.graph for known in self._rows]
-        self.behaviours = {behaviour(graph) for graph in graphs if ranks_blocks(graph)}
-        level = ranks(self._rows)
-        space = _crowding_by_front(self._rows, level)
-        top = view.dense_accuracy or max((known.accuracy for known in self._rows), default=0.0)
-        # Both ends of a front are always open: what answers fewer than half of dense's prompts comes last,
-        # and what saves less than half of its bytes.
-        self._order = {
-            known.hash: (
-                known.accuracy < top / 2 or known.bytes > _DEAREST * known.dense_bytes,
-                level[i],
-                -space[i],
-                known.hash,
-            )
-            for i, known in enumerate(self._rows)
+        self._view = view
+        measured = {known.hash: known for known in (*view.measured, *view.best, *view.different)}
+        rows = [known for known in measured.values() if known.candidate.graph.kind == view.geometry.kind]
+        self.graphs = {known.candidate.graph.hash for known in rows}
+        self._behaviours = {
+            behaviour(known.candidate.graph) for known in rows if ranks_blocks(known.candidate.graph)
         }
+        self._families: list[list[Known]] = []
+        self._forecast: Forecast | None = None
+        if rows:
+            dense = view.dense_accuracy or max(known.accuracy for known in rows)
+            self._forecast = Forecast(rows, dense)
+            self._families = self._by_merit(rows, self._forecast)
+
+    def _by_merit(self, rows: list[Known], forecast: Forecast) -> list[list[Known]]:
+        """The rows of each graph, the graph first that is expected to be the most accurate at equal bytes."""
+        shares = sorted(known.bytes / known.dense_bytes for known in rows)
+        typical = [shares[len(shares) // 2]] * len(rows)
+        merit = forecast.accuracy([known.candidate for known in rows], typical).tolist()
+        families: dict[str, list[Known]] = {}
+        for _, known in sorted(zip(merit, rows, strict=True), key=lambda one: (-one[0], one[1].hash)):
+            families.setdefault(known.candidate.graph.hash, []).append(known)
+        return list(families.values())
 
     def parent(self, rng: random.Random) -> Known | None:
-        """The winner of a tournament by usefulness, front, then crowding; None while nothing is
-        measured."""
-        if not self._rows:
+        """A measured candidate, of a better graph more often; None while nothing is measured."""
+        if not self._families:
             return None
-        drawn = rng.sample(self._rows, k=min(_TOURNAMENT, len(self._rows)))
-        return min(drawn, key=lambda known: self._order[known.hash])
+        at = int(rng.expovariate(1 / _PRESSURE))
+        return rng.choice(self._families[min(at, len(self._families) - 1)])
 
-    def other(self, parent: Known, rng: random.Random) -> Known | None:
-        """A candidate with another graph, to cross with."""
-        rest = [k for k in self._rows if k.candidate.graph.hash != parent.candidate.graph.hash]
-        return rng.choice(rest) if rest else None
+    def worthwhile(self, draft: _Draft) -> _Draft | None:
+        """The draft, unless its graph is known, finds needles in made-up rows far less often than its parent,
+        or ranks blocks as a known one does without being cheaper."""
+        graph = draft.graph
+        if graph.hash in self.graphs or not ranks_blocks(graph):
+            return None
+        parent = draft.parents[0].candidate if draft.parents else None
+        least = _BROKEN * needle_recall(parent.graph) if parent is not None else _CHANCE
+        if needle_recall(graph) < least:
+            return None
+        if behaviour(graph) not in self._behaviours:
+            return draft
+        if parent is None or not ranks_blocks(parent.graph) or behaviour(graph) != behaviour(parent.graph):
+            return None
+        child = Candidate(graph, parent.knobs)
+        if not child.serves(self._view.geometry):
+            return None
+        return draft if self._share(child) < 0.995 * self._share(parent) else None
 
+    def best_of(self, batch: list[_Child]) -> tuple[_Child, str]:
+        """The child that is expected to add most to the front, and in words what is expected of it."""
+        if self._forecast is None:
+            return batch[0], ""
+        candidates = [child.candidate for child in batch]
+        shares = [self._share(candidate) for candidate in candidates]
+        gains = self._forecast.gain(candidates, shares).tolist()
+        at = max(range(len(batch)), key=gains.__getitem__)
+        expected = float(self._forecast.accuracy(candidates[at : at + 1], shares[at : at + 1])[0])
+        return batch[at], f"; expected: {expected:.0%} at {shares[at]:.1%} of dense attention's bytes"
 
-def _crowding_by_front(rows: list[Known], level: list[int]) -> list[float]:
-    result = [0.0] * len(rows)
-    for rank in set(level):
-        front = [i for i in range(len(rows)) if level[i] == rank]
-        for i, distance in zip(front, crowding([rows[i] for i in front]), strict=True):
-            result[i] = min(distance, 2.0)
-    return result
+    def _share(self, candidate: Candidate) -> float:
+        view = self._view
+        return share(candidate, view.geometry, _length(view), view.space.layers)

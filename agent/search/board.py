@@ -47,6 +47,7 @@ class Board:
         self.seeds: list[Entrant] = []
         self._front: dict[str, Entrant] = {}
         self._pool: deque[Known] = deque(maxlen=pool)
+        self._stopped: deque[Known] = deque(maxlen=pool)
         self._known: dict[str, Known] = {}  # of the references and the front
 
     def add(self, entrant: Entrant) -> bool:
@@ -63,6 +64,11 @@ class Board:
             if on_front or entrant.role is Role.SEED:
                 self._known[entrant.hash] = known
         return on_front
+
+    def add_stopped(self, entrant: Entrant) -> None:
+        """Remember a candidate that was stopped at the gate, measured on the gate's prompts only."""
+        if entrant.candidate is not None:
+            self._stopped.append(_known(entrant, entrant.candidate))
 
     @property
     def front(self) -> list[Entrant]:
@@ -82,6 +88,10 @@ class Board:
         """The front, the seeds and the newest, each once, as proposers see them."""
         rows = {known.hash: known for known in (*self._known.values(), *self._pool)}
         return [_on_front(known, known.hash in self._front) for known in rows.values()]
+
+    def stopped(self) -> list[Known]:
+        """The newest that did not pass the gate."""
+        return list(self._stopped)
 
     def latest(self, count: int) -> list[Known]:
         """The newest measured candidates of the search's own, newest first."""

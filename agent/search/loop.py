@@ -159,6 +159,8 @@ class Loop:
             return
         if landed.status is Status.MEASURED:
             self._board.add(passenger.measured(measured))
+        elif landed.status is Status.PRUNED:
+            self._board.add_stopped(passenger.measured(measured))
         self._study.tell(passenger.candidate.knobs, measured.accuracy, measured.bytes_per_step)
 
     def _count_spend(self, calls: int) -> None:

@@ -48,6 +48,7 @@ class Outlook:
             best=tuple(best),
             different=tuple(self._features.most_different([k for k in rows if k.hash not in chosen], best)),
             recent=tuple(self._board.latest(RECENT)),
+            measured=(*rows, *self._board.stopped()),
             failures=tuple(self._failures),
             space=self._bench.space,
             known=self._graphs.__contains__,

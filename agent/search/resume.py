@@ -31,6 +31,8 @@ def restore(ledger: Ledger, run_id: int, board: Board, outlook: Outlook, study: 
         passenger = restored(row)
         if row.status is Status.MEASURED and row.role is Role.PROPOSED:
             board.add(passenger.measured(measured))
+        if row.status is Status.PRUNED:
+            board.add_stopped(passenger.measured(measured))
         if passenger.candidate is not None:
             study.tell(passenger.candidate.knobs, measured.accuracy, measured.bytes_per_step)
     return waiting

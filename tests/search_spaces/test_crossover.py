@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
 from search_spaces.budget import dealt, row_bytes
@@ -22,6 +23,7 @@ from vortex.flow import trace_source
 from vortex.graph.geometry import Geometry
 from vortex.graph.model import FlowGraph
 from vortex.graph.render import render_flow
+from vortex.runtime.traffic import Traffic
 
 
 def pairs(kind: str, count: int, seed: int) -> list[tuple[FlowGraph, FlowGraph]]:
@@ -117,6 +119,12 @@ def test_a_union_spends_the_budget_of_its_candidate() -> None:
     block = 16 * 2 * 64 * 2
     more = dealt(Candidate(graph, Knobs(topk_val=20)))
     assert row_bytes(more, geometry, 2048) - row_bytes(candidate, geometry, 2048) == 4 * block
+    careless = Candidate(graph, Knobs(topk_val=1))  # the plan does not bound a union, and does not price it
+    assert row_bytes(careless, geometry, 2048) == row_bytes(
+        dealt(Candidate(graph, Knobs(topk_val=8))), geometry, 2048
+    )
+    traffic = Traffic(graph, geometry, careless.config(), layers=3, heads=2)
+    assert traffic.steps(np.array([2048]))[0] == 6 * row_bytes(careless, geometry, 2048)
     plain = Candidate(mean, Knobs(topk_val=16))
     assert dealt(plain) is plain
     kept = [mutate(graph, random.Random(seed)) for seed in range(20)]

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from search_spaces.budget import matched, row_bytes
+from search_spaces.budget import row_bytes, share
 from search_spaces.candidate import Candidate
 from search_spaces.knobs import Knobs, KnobSpace
 from search_spaces.seeds import BEST_KNOWN, seed_flows, seed_graphs, seed_limit, seeds
@@ -71,17 +71,11 @@ def test_bytes_are_those_of_the_parts() -> None:
     assert row_bytes(everything, GEOMETRY, 2048) == dense(2048)
 
 
-def test_matched_knobs_read_at_most_the_limit_and_nearly_all_of_it() -> None:
-    quest = Candidate(seed_graphs()["gqa_quest_sparse_attention"], Knobs(block_size=16, topk_val=8))
-    mean = Candidate(seed_graphs()["block_sparse_attention"], quest.knobs)
-    limit = row_bytes(quest, GEOMETRY, 2048)
-    found = matched(mean, limit, SPACE, GEOMETRY, 2048)
-    assert found is not None
-    assert found.knobs.topk_val > 8
-    assert row_bytes(found, GEOMETRY, 2048) <= limit
-    more = Candidate(found.graph, found.knobs.with_(topk_val=found.knobs.topk_val + 1))
-    assert row_bytes(more, GEOMETRY, 2048) > limit
-    assert matched(mean, 10.0, SPACE, GEOMETRY, 2048) is None
+def test_shares_are_of_dense_attention() -> None:
+    candidate = Candidate(seed_graphs()["block_sparse_attention"], Knobs(block_size=16, topk_val=8))
+    assert share(candidate, GEOMETRY, 2048) == row_bytes(candidate, GEOMETRY, 2048) / dense(2048)
+    skipping = Candidate(candidate.graph, candidate.knobs.with_(layers_skip=(0,)))
+    assert share(skipping, GEOMETRY, 2048, layers=4) == 0.75 * share(candidate, GEOMETRY, 2048) + 0.25
 
 
 def test_policies_count() -> None:

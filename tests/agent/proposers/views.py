@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from agent.proposers.base import AcceptedChanges, Known, Proposal, SearchView
+from agent.proposers.base import Known, Proposal, SearchView
 from search_spaces.candidate import Candidate
 from search_spaces.knobs import KnobSpace
 from search_spaces.seeds import seeds
@@ -36,7 +36,7 @@ def seeded(index: int = 0, **more: Any) -> SearchView:
     """The seeds with accuracies that rise with their bytes."""
     rows = []
     for i, seed in enumerate(seeds(SPACE, 2048)):
-        rows.append(known(seed.candidate, seed.source, 0.5 + 0.05 * i, 0.1 + 0.02 * i, on_front=i > 3))
+        rows.append(known(seed.candidate, seed.source, 0.5 + 0.03 * i, 0.1 + 0.02 * i, on_front=i > 3))
     shown = {row.hash for row in rows}
     values: dict[str, Any] = {
         "best": tuple(rows),
@@ -53,9 +53,3 @@ def seeded(index: int = 0, **more: Any) -> SearchView:
 def traced(proposal: Proposal) -> Candidate:
     """What the search makes of a proposal, without the jail."""
     return Candidate(trace_source(proposal.source), proposal.knobs)
-
-
-def after(view: SearchView, accepted: int, changed: int) -> SearchView:
-    from dataclasses import replace
-
-    return replace(view, accepted=AcceptedChanges(accepted, changed))
