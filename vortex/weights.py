@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from vortex.errors import shown
+
 if TYPE_CHECKING:
     import torch
 
@@ -131,7 +133,7 @@ def _flatten(value: object, flat: list[float], depth: int) -> tuple[int, ...]:
             raise WeightError("nested lists of equal lengths")
         return (len(value), *shapes.pop())
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise WeightError(f"numbers, found {type(value).__name__}")
+        raise WeightError(f"numbers, found {shown(value)}")
     number = float(value)
     if not math.isfinite(number) or abs(number) > LARGEST:
         raise WeightError("finite float32 numbers")

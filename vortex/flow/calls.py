@@ -3,7 +3,6 @@ author's file, and with a hint where the cause is a common one."""
 
 from __future__ import annotations
 
-import builtins
 import inspect
 import re
 from collections.abc import Mapping
@@ -77,8 +76,11 @@ def _names(error: NameError) -> set[str]:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    found = {*trace.tb_frame.f_globals, *trace.tb_frame.f_locals} if trace is not None else set()
-    return {name for name in found | set(vars(builtins)) if not name.startswith("_")}
+    if trace is None:
+        return set()
+    frame = trace.tb_frame
+    found = {*frame.f_globals, *frame.f_locals, *frame.f_builtins}
+    return {name for name in found if not name.startswith("_")}
 
 
 def raised_in(error: BaseException, cls: type, method: str) -> int | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from vortex.abs import ContextBase
 from vortex.dims import Dim, recording
 from vortex.errors import FlowAdvice, FlowTypeError, GraphError, GuardError, VortexError, shown
-from vortex.flow.calls import call, first_line
+from vortex.flow.calls import call, class_line, first_line
 from vortex.flow.vtensor import Opaque, Output, vTensor
 from vortex.flow.where import user_line
 from vortex.graph.build import DECLARED_IN, SYMBOLS, GraphBuilder, symbols
@@ -148,8 +148,11 @@ def run(flow: FlowBase, geometry: Geometry, notes: list[str] | None = None) -> F
     """One trace of `flow`. What is legal and not as documented is added to `notes`. Raises FlowTypeError;
     GraphError for what is too large."""
     cls, kind = type(flow), flow.kind
-    trace, guards = Trace(kind, geometry), dict[Guard, None]()
-    sizes = symbols(kind, geometry)
+    try:
+        trace, sizes = Trace(kind, geometry), symbols(kind, geometry)
+    except FlowTypeError as error:
+        raise error.in_line(class_line(cls)) from None
+    guards = dict[Guard, None]()
     arguments = tuple(sizes[name] for name in SYMBOLS[kind] if name != "group")
     for format, method in DECLARED_IN.items():
         line = first_line(cls, method)
@@ -158,7 +161,7 @@ def run(flow: FlowBase, geometry: Geometry, notes: list[str] | None = None) -> F
         if not isinstance(fields, dict):
             wanted = f"{method} must return a dict of field name to (rows, cols)"
             raise FlowTypeError(
-                f"{wanted}, got {type(fields).__name__}",
+                f"{wanted}, got {shown(fields)}",
                 line=line,
                 hint='Write return {"name": (1, head_dim)}',
             )

@@ -33,7 +33,10 @@ def symbols(kind: str, geometry: Geometry) -> Mapping[str, Dim]:
     bindings = geometry.bindings()
     missing = [name for name in SYMBOLS[kind] if name not in bindings]
     if missing:
-        raise FlowTypeError(f"an MLA flow needs {' and '.join(missing)}", hint="Use Geometry.mla(...)")
+        raise FlowTypeError(
+            f"an MLA flow needs {' and '.join(missing)}, which this model has not",
+            hint="Write a vFlow over k and v, or trace it with Geometry.mla(...)",
+        )
     return MappingProxyType({name: Dim.parse(name, bindings) for name in SYMBOLS[kind]})
 
 

@@ -79,7 +79,7 @@ def child(
 def serve(control: socket.socket, cpu_s: float, memory: int, work: Callable[[str], str]) -> None:
     while True:
         data, fds, _, _ = socket.recv_fds(control, MAX_SOURCE, 1)
-        if not data or len(fds) != 1:
+        if len(fds) != 1:  # the parent is gone; a source may be empty
             return
         pid = os.fork()
         if pid == 0:
