@@ -69,7 +69,13 @@ def _score(builder: GraphBuilder, values: list[Value], rng: Random) -> Ref:
 
 
 def _reduced(builder: GraphBuilder, ref: Ref, found: TensorType, rows: int, cols: int, rng: Random) -> Ref:
-    """`ref` with its inner dims reduced where they are not those asked for (1)."""
+    """`ref` with its inner dims reduced where they are not those asked for (1), at times after weights that
+    show where a number stands."""
+    if 1 < found.numel <= MOST_ELEMENTS // 4 and rng.random() < 0.4:
+        numbers = array("f", [rng.uniform(-1.0, 2.0) for _ in range(found.numel)])
+        weight = Weight.of_bytes((found.rows.hint, found.cols.hint), numbers.tobytes())
+        weights = builder.add(Stage.INDEXER, "Parameter", {"value": weight}, [])
+        ref = builder.add(Stage.INDEXER, "Multiply", {}, [ref, weights])
     for dim, size, wanted in ((1, found.rows, rows), (2, found.cols, cols)):
         if not size.same(wanted):
             ref = builder.add(

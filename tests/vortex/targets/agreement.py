@@ -5,15 +5,14 @@ Each stage starts from what the reference left, so that a difference is found wh
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from tests.vortex.targets.generated import Batch, Case
-from tests.vortex.targets.tolerance import ATTENTION, OFF, RESULTS, SAMPLES, Range, Unsteady
+from tests.vortex.targets.tolerance import ATTENTION, FLOOR, OFF, RESULTS, SAMPLES, Range, Unsteady
 from vortex.runtime.attention import Workspace
 from vortex.runtime.dtypes import rounded
 from vortex.runtime.plan import BlockList, Plan, Quota, SparseRows, make_plan
@@ -28,18 +27,24 @@ EDGES = torch.tensor([0.0, -0.0, 1e-45, -1e-45, 1.5, -1.5, 3e38, -3e38, -1e30, I
 
 @dataclass
 class Verdict:
-    """What was compared: `scores` of scored blocks, of which some are of a `special` kind; `used` is the
-    largest part of the tolerance that a score took up."""
+    """What was compared.
+
+    `scores` counts finite scores of scored blocks; `narrow` those whose tolerance is below a thousandth of
+    them; `unsettled` scores that were not compared. `ties` counts rows in which blocks that are selected and
+    blocks that are not have the same score. `used` is the largest part of a tolerance that a score took up.
+    """
 
     scores: int = 0
+    narrow: int = 0
     unsettled: int = 0
-    special: Counter[str] = field(default_factory=Counter)
+    ties: int = 0
     used: float = 0.0
 
     def add(self, other: Verdict) -> None:
         self.scores += other.scores
+        self.narrow += other.narrow
         self.unsettled += other.unsettled
-        self.special.update(other.special)
+        self.ties += other.ties
         self.used = max(self.used, other.used)
 
 
@@ -151,7 +156,7 @@ class _Check:
             given = allowed.exact.to(self.device)
             same = _sets(self.target.select(given, there.rows, quota_there), quota)
             assert same == chosen, f"selection {index} on equal scores: {same} for {chosen}"
-            self._special_rows(allowed.exact, rows, quota, chosen)
+            self._count_ties(allowed.exact, rows.valid, chosen)
             self._edges(rows, there.rows, quota, quota_there)
             own = rounded(self.found_scores[index].to(self.device), self.case.dtype)
             picked = _sets(self.target.select(own, there.rows, quota_there), quota)
@@ -246,27 +251,16 @@ class _Check:
 
     def _count(self, allowed: Range, found: torch.Tensor) -> None:
         verdict, exact = self.verdict, allowed.exact
-        verdict.scores += exact.numel()
+        verdict.scores += int(exact.isfinite().sum())
+        verdict.narrow += int((allowed.high - exact <= 1e-3 * exact.abs() + 2 * FLOOR).sum())
         verdict.unsettled += int((~allowed.settled).sum())
         verdict.used = max(verdict.used, allowed.share(found))
-        verdict.special["NaN scores"] += int(exact.isnan().sum())
-        verdict.special["infinite scores"] += int(exact.isinf().sum())
-        verdict.special["scores within a thousandth"] += int(
-            (allowed.high - exact <= 1e-3 * exact.abs()).sum()
-        )
 
-    def _special_rows(
-        self, scores: torch.Tensor, rows: SparseRows, quota: Quota, chosen: list[set[int]]
-    ) -> None:
+    def _count_ties(self, scores: torch.Tensor, valid: torch.Tensor, chosen: list[set[int]]) -> None:
         for row, blocks in enumerate(chosen):
-            rest = rows.valid[row].clone()
+            rest = valid[row].clone()
             rest[list(blocks)] = False
-            picked, left = scores[row, list(blocks)], scores[row, rest]
-            self.verdict.special["rows of ties at the k-th score"] += int(
-                bool((picked[:, None] == left).any())
-            )
-            self.verdict.special["rows that select a NaN"] += int(bool(picked.isnan().any()))
-            self.verdict.special["rows without an unselected block"] += int(len(left) == 0)
+            self.verdict.ties += bool((scores[row, list(blocks), None] == scores[row, rest]).any())
 
 
 def _scale(batch: Batch) -> float:

@@ -102,7 +102,22 @@ def products() -> FlowGraph:
     f.cache("Mean", f.k, to="c", dim=1)
     heads = f("Softmax", f("GeMM", f.q, c), dim=0, scale=-0.1)
     alike = f("GeMM", f("Mean", f.q, dim=1), f.q)
-    return f.top(f("Add", f("GeMM", heads, f("Transpose", alike)), f("Mean", f("GeMM", c, f.k), dim=1)))
+    tokens = f("Mean", f("Max", f("GeMM", f.q, f.k), dim=1), dim=2)
+    tokens = f("Add", tokens, f("Mean", f("GeMM", c, f.k), dim=1))
+    return f.top(f("Add", f("GeMM", heads, f("Transpose", alike)), tokens))
+
+
+def over_blocks() -> FlowGraph:
+    """Every op over the blocks of a row, some of them one after another."""
+    f = Flow()
+    c = f.field("c", 1, f.head_dim)
+    f.cache("Mean", f.k, to="c", dim=1)
+    score = f("GeMM", f("Mean", f.q, dim=1), c)
+    parts = [f(op, score, dim=0) for op in ("Max", "Min", "Mean", "Sum", "L2Norm")]
+    scaled = f("Normalize", f("Conv1d", score, weight=[[[1.0]], [[-0.5]], [[0.25]]]), dim=0)
+    for part in parts:
+        scaled = f("Add", scaled, f("Multiply", score, part), alpha=1.0, beta=0.1)
+    return f.top(f("Add", f("Softmax", scaled, dim=0, scale=-0.5), f("Mean", scaled, dim=0)))
 
 
 def ties() -> FlowGraph:
@@ -161,6 +176,7 @@ FLOWS: dict[str, Callable[[], FlowGraph]] = {
         halves,
         keys_themselves,
         products,
+        over_blocks,
         ties,
         not_a_number,
         trading_places,

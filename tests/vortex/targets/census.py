@@ -12,6 +12,7 @@ from tests.vortex.targets.generated import BLOCK_SIZES, HEAD_DIMS, LATENTS, SHIP
 from vortex.config import Dtype
 from vortex.graph import FlowGraph, Format, Stage
 from vortex.ops import OPS
+from vortex.ops.params import AxisParam
 from vortex.runtime.plan import make_plan
 from vortex.targets.rewrite import bound_as_products
 
@@ -52,6 +53,13 @@ EDGES = (
 )
 EXPECTED = {f"{name}={value}" for name, values in VALUES.items() for value in values}
 EXPECTED |= {f"op {stage}.{name}" for stage, name in OPS} | set(EDGES)
+EXPECTED |= {
+    f"op {stage}.{name} dim={dim}"
+    for (stage, name), op in OPS.items()
+    for param in op.params
+    if isinstance(param, AxisParam)
+    for dim in (param.choices or {}).get(stage, (1, 2))
+}
 
 
 def found_in(case: Case) -> set[str]:
@@ -59,6 +67,7 @@ def found_in(case: Case) -> set[str]:
     values = {name for name in VALUES if not (name == "head_dim" and case.latent)}
     found = {f"{name}={getattr(case, name)}" for name in values}
     found |= {f"op {stage}.{node.op}" for stage, node in case.graph.nodes()}
+    found |= {f"op {stage}.{node.op} dim={dict(node.attrs).get('dim')}" for stage, node in case.graph.nodes()}
     return found | {EDGES[at] for at, holds in enumerate(_edges(case)) if holds}
 
 
