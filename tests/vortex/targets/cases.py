@@ -107,6 +107,43 @@ def products() -> FlowGraph:
     return f.top(f("Add", f("GeMM", heads, f("Transpose", alike)), tokens))
 
 
+def kronecker() -> FlowGraph:
+    """Products over both axes and over each of them, where the order of the result matters."""
+    f = Flow()
+    c = f.field("c", 2, 1)
+    f.cache("MeanInterleave", f.cache("Mean", f.k, dim=2), to="c", dim=1, k=f.block_size // 2)
+    heads, pair = f("Transpose", f("Max", f.q, dim=2)), f("Add", f("Transpose", c), f("Max", f.q, dim=2))
+    both = f("Kron", heads, c)
+    along = f("Kron", f("Transpose", c), f("Mean", pair, dim=1), dim=2)
+    down = f("Kron", f("Max", pair, dim=2), c, dim=1)
+    total = None
+    for at, product in enumerate((both, along, down)):
+        marks = f("MaskSlice", product, start=0, end=1, dim=1 + (at == 1), alpha=1.0, beta=0.25)
+        one = f("Sum", f("Sum", f("Multiply", product, marks), dim=1), dim=2)
+        total = one if total is None else f("Add", total, one)
+    assert total is not None
+    return f.top(total)
+
+
+def thresholds() -> FlowGraph:
+    """Comparisons of few different numbers, each seen in the score."""
+    f = Flow()
+    high, low = f.field("high", 1, f.head_dim), f.field("low", 1, f.head_dim)
+    f.cache("Max", f.k, to="high", dim=1)
+    f.cache("Min", f.v, to="low", dim=1)
+    one, two = (
+        f("Add_Mul", f("WhereGreater", f("Mean", f.q, dim=1), field), alpha=0.0, beta=1e-30)
+        for field in (high, low)
+    )  # -1 or 0
+    parts = [f("Relu", one, alpha=0.0, beta=-3.0), f("Relu", two, alpha=-1.0, beta=7.0)]
+    for name in ("Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual"):
+        parts.append(f("Add_Mul", f(f"Where{name}", one, two), alpha=0.0, beta=1e-30))
+    total = parts[0]
+    for power, part in enumerate(parts[1:]):
+        total = f("Add", total, part, alpha=1.0, beta=2.0**power)
+    return f.top(f("Sum", total, dim=2))
+
+
 def over_blocks() -> FlowGraph:
     """Every op over the blocks of a row, some of them one after another."""
     f = Flow()
@@ -176,6 +213,8 @@ FLOWS: dict[str, Callable[[], FlowGraph]] = {
         halves,
         keys_themselves,
         products,
+        kronecker,
+        thresholds,
         over_blocks,
         ties,
         not_a_number,
