@@ -79,6 +79,7 @@ class Trace:
     def __init__(self, kind: str, geometry: Geometry) -> None:
         self.builder = GraphBuilder(kind, geometry)
         self.stage = Stage.CACHE
+        self.over = False
         self.used: dict[int, tuple[object, int | None]] = {}
         self.constants: dict[int, tuple[object, vTensor]] = {}
         self.unpassed: dict[tuple[str, ...], list[str]] = {}
@@ -179,6 +180,7 @@ def run(flow: FlowBase, geometry: Geometry, notes: list[str] | None = None) -> F
     output = Output(trace, Stage.INDEXER, "o", TensorType(Format.RAGGED, Dim(1), Dim(1)), None)
     with recording(guards):
         call(flow, "forward_indexer", (query, output, CacheView(trace, Stage.INDEXER), context), sizes)
+    trace.over = True
     try:
         graph = trace.builder.finish([str(guard) for guard in guards])
     except FlowTypeError as error:

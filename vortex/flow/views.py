@@ -47,6 +47,11 @@ class Op:
         if not isinstance(value, vTensor):
             given, hint = self._not_a_tensor(value)
             raise self._error(f"the operand {name} must be a tensor of the flow, got {given}", hint)
+        if value._trace.over:
+            raise self._error(
+                f"the operand {name} is kept from an earlier trace of the flow",
+                "Keep no tensors on self: compute them anew in each call",
+            )
         if value._stage is not value._trace.stage:
             raise self._error(
                 f"the operand {name} belongs to forward_{value._stage}",
@@ -156,7 +161,7 @@ class IndexerOp(Op):
         op = self.definition
         if op.constant:
             raise self._error(
-                "is not called", f"Give the instance to an op as an operand: gemm(q, self.{op.name})"
+                "is not called", "Give the instance to an op as an operand: gemm(q, self.weight, ctx=ctx)"
             )
         names = [*op.operands, *self._extra()]
         if len(operands) != len(names):

@@ -220,6 +220,18 @@ def test_an_mla_flow_on_a_model_with_k_and_v() -> None:
     assert caught.value.line == mla()[: mla().index("class Tested")].count("\n") + 1
 
 
+def test_tensors_are_not_kept_between_traces() -> None:
+    """An object may be traced again and again."""
+    statement = "Mean()(getattr(self, 'kept', q), ctx=ctx)  # <- here\n        self.kept = q"
+    program = WrongProgram("", flow(indexer=statement), None, "", "")
+    (cls,) = load_source(program.source).values()
+    tested = cls()
+    assert len(trace_flow(tested).indexer) == 4
+    with pytest.raises(FlowTypeError, match="the operand x is kept from an earlier trace") as caught:
+        trace_flow(tested)
+    assert caught.value.line == program.line
+
+
 def test_files_that_are_no_text(tmp_path: Path) -> None:
     file = tmp_path / "latin.py"
     file.write_bytes(flow(head="# caf\u00e9").encode("latin-1"))
