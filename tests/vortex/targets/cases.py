@@ -108,21 +108,23 @@ def products() -> FlowGraph:
 
 
 def kronecker() -> FlowGraph:
-    """Products over both axes and over each of them, where the order of the result matters."""
+    """Products over both axes and over each of them, with a mark where their order matters."""
     f = Flow()
-    c = f.field("c", 2, 1)
-    f.cache("MeanInterleave", f.cache("Mean", f.k, dim=2), to="c", dim=1, k=f.block_size // 2)
-    heads, pair = f("Transpose", f("Max", f.q, dim=2)), f("Add", f("Transpose", c), f("Max", f.q, dim=2))
-    both = f("Kron", heads, c)
-    along = f("Kron", f("Transpose", c), f("Mean", pair, dim=1), dim=2)
-    down = f("Kron", f("Max", pair, dim=2), c, dim=1)
-    total = None
-    for at, product in enumerate((both, along, down)):
-        marks = f("MaskSlice", product, start=0, end=1, dim=1 + (at == 1), alpha=1.0, beta=0.25)
-        one = f("Sum", f("Sum", f("Multiply", product, marks), dim=1), dim=2)
-        total = one if total is None else f("Add", total, one)
-    assert total is not None
-    return f.top(total)
+    two, four = f.field("two", 2, 1), f.field("four", 4, 1)
+    means = f.cache("Mean", f.k, dim=2)
+    f.cache("MeanInterleave", means, to="two", dim=1, k=f.block_size // 2)
+    f.cache("MeanInterleave", means, to="four", dim=1, k=f.block_size // 4)
+    heads = f("Max", f.q, dim=2)
+    products = [
+        f("Kron", f("GeMM", heads, two), f("GeMM", heads, four)),
+        f("Kron", f("Transpose", two), f("Transpose", four), dim=2),
+        f("Kron", f("Multiply", two, f("Max", heads, dim=1)), four, dim=1),
+    ]
+    parts = []
+    for axis, product in zip((1, 2, 1), products, strict=True):
+        marks = f("MaskSlice", product, start=1, end=2, dim=axis, alpha=1.0, beta=0.25)
+        parts.append(f("Sum", f("Sum", f("Multiply", product, marks), dim=1), dim=2))
+    return f.top(f("Add", f("Add", parts[0], parts[1]), parts[2]))
 
 
 def thresholds() -> FlowGraph:
