@@ -5,6 +5,7 @@ Each stage starts from what the reference left, so that a difference is found wh
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ from vortex.runtime.table import BlockTable
 from vortex.targets import LayerCache, Program, get_target
 
 CPU = torch.device("cpu")
+DEVICE = torch.device(os.environ.get("VORTEX_DEVICE", "cpu"))
+"""Where the tests run the targets; the reference stays on the CPU."""
 INF, NAN = float("inf"), float("nan")
 EDGES = torch.tensor([0.0, -0.0, 1e-45, -1e-45, 1.5, -1.5, 3e38, -3e38, -1e30, INF, -INF, NAN, -NAN])
 

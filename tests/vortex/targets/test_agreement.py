@@ -1,7 +1,7 @@
 """Every target agrees with the reference on generated cases.
 
 A fixed sample, and some cases that hypothesis draws and makes small where they fail: as many as
-`VORTEX_CASES` says.
+`VORTEX_CASES` says. `VORTEX_DEVICE=cuda` runs the targets there.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 import vortex.targets.torch
-from tests.vortex.targets.agreement import Verdict, check_case
+from tests.vortex.targets.agreement import DEVICE, Verdict, check_case
 from tests.vortex.targets.census import EXPECTED, found_in
 from tests.vortex.targets.generated import Case, cases, fixed_cases
 from vortex.targets import TARGETS
@@ -29,8 +29,8 @@ def test_targets_agree(target: str, part: int) -> None:
     total = Verdict()
     for case in list(fixed_cases(SAMPLE))[part::PARTS]:
         try:
-            total.add(check_case(case, target))
-        except AssertionError as error:
+            total.add(check_case(case, target, DEVICE))
+        except Exception as error:
             error.add_note(f"in {case}")
             raise
     # The comparison notices something: most tolerances are narrow, and little is left open.
@@ -48,7 +48,7 @@ def test_rows_scored_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """The torch target scores as many rows together as fit its cache, here one."""
     monkeypatch.setattr(vortex.targets.torch, "CHUNK_BYTES", 1)
     for case in list(fixed_cases(SAMPLE))[::8]:
-        check_case(case, "torch")
+        check_case(case, "torch", DEVICE)
 
 
 @pytest.mark.parametrize("target", OTHERS)
@@ -62,6 +62,6 @@ def test_more_cases(target: str) -> None:
     )
     @given(cases())
     def judge(case: Case) -> None:
-        check_case(case, target)
+        check_case(case, target, DEVICE)
 
     judge()

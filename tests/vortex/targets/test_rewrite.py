@@ -7,7 +7,7 @@ import torch
 
 from tests.vortex.targets.cases import GROUP, HEAD_DIM, HEADS, Flow, planned, quest, ragged_rows
 from vortex.config import VortexConfig
-from vortex.graph import FlowGraph, Geometry
+from vortex.graph import FlowGraph, Format, Geometry, Ref
 from vortex.runtime.summaries import Summaries
 from vortex.targets import LayerCache, get_target
 from vortex.targets.compiled import CompiledGraph
@@ -61,6 +61,41 @@ def test_the_large_intermediate_is_gone() -> None:
     maxima = [step.op.name for step in TorchProgram(unordered(), GEOMETRY, "float32").live]
     assert maxima.count("Maximum") == maxima.count("Minimum") == 1  # of the fields, not of the products
     assert "Maximum" not in [step.op.name for step in TorchProgram(quest(), GEOMETRY, "float32").live]
+
+
+def bound(change: str) -> FlowGraph:
+    """The bound of Quest over operands that went through another op, beside a field of requests."""
+    f = Flow()
+    high, low, q = f.field("high", 1, f.head_dim), f.field("low", 1, f.head_dim), f.q
+    f.field("step", 1, 1, Format.SLOTTED)
+    f.cache("Max", f.cache("Log", f.k) if change == "field" else f.k, to="high", dim=1)
+    f.cache("Min", f.k, to="low", dim=1)
+    if change == "saved":
+        f("Save", f("Load", low), to="low")
+    elif change == "query":
+        q = f("Exp", q)
+    elif change == "masked":
+        q = f("Multiply", q, f("MaskSlice", q, start=0, end=8, dim=2))
+    elif change == "scaled":
+        q = f("Multiply", q, f("MaskSlice", q, start=0, end=8, dim=2, alpha=1e38))
+    f("Save", f("Add_Mul", Ref.field("step"), alpha=1.0), to="step")
+    sides = f("Multiply", q, high), f("Multiply", q, low)
+    return f.top(f("Max", f("Sum", f("Maximum", *sides), dim=2), dim=1))
+
+
+@pytest.mark.parametrize("change", ["field", "saved", "query", "scaled"])
+def test_operands_that_may_be_infinite_are_left_alone(change: str) -> None:
+    graph = bound(change).instantiate(GEOMETRY)
+    assert bound_as_products(graph) is graph
+
+
+@pytest.mark.parametrize("change", ["none", "masked"])
+def test_fields_keep_their_formats(change: str) -> None:
+    graph = bound(change).instantiate(GEOMETRY)
+    rewritten = bound_as_products(graph)
+    assert rewritten is not graph
+    assert rewritten.fields == graph.fields
+    assert {field.format for field in rewritten.fields} == {Format.PAGED, Format.SLOTTED}
 
 
 def test_other_graphs_are_left_alone() -> None:
