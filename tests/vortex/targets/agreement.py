@@ -34,7 +34,8 @@ class Verdict:
 
     `scores` counts finite scores of scored blocks; `narrow` those whose tolerance is below a thousandth of
     them; `unsettled` scores that were not compared. `ties` counts rows in which blocks that are selected and
-    blocks that are not have the same score. `used` is the largest part of a tolerance that a score took up.
+    blocks that are not have the same score. `used` and `attention` are the largest parts of a tolerance that
+    a score and an output of attention took up.
     """
 
     scores: int = 0
@@ -42,6 +43,7 @@ class Verdict:
     unsettled: int = 0
     ties: int = 0
     used: float = 0.0
+    attention: float = 0.0
 
     def add(self, other: Verdict) -> None:
         self.scores += other.scores
@@ -49,6 +51,7 @@ class Verdict:
         self.unsettled += other.unsettled
         self.ties += other.ties
         self.used = max(self.used, other.used)
+        self.attention = max(self.attention, other.attention)
 
 
 def check_case(case: Case, target: str, device: torch.device = CPU) -> Verdict:
@@ -65,11 +68,12 @@ class _Side:
         self.summaries = Summaries(program, [self.layer], len(case.lengths), case.heads)
 
     def start_from(self, other: _Side) -> None:
-        for mine, theirs in zip(self._state(), other._state(), strict=True):
-            mine.copy_(theirs)
-
-    def _state(self) -> list[torch.Tensor]:
-        return [*self.layer.fields.values(), *self.layer.requests.values()]
+        for mine, theirs in (
+            (self.layer.fields, other.layer.fields),
+            (self.layer.requests, other.layer.requests),
+        ):
+            for name, value in mine.items():
+                value.copy_(theirs[name])
 
 
 class _Step:
@@ -219,11 +223,11 @@ class _Check:
 
     def _attended(self, what: str, found: torch.Tensor, right: torch.Tensor, q: torch.Tensor) -> None:
         """A relative change of a logit by u changes a weight by a factor of exp(u |logit|) at most."""
-        pool = self.batch.pool
-        logit = float(self.scale * q.float().norm(dim=-1).max() * pool.k.float().norm(dim=-1).max())
-        value = float(pool.v.float().abs().max())
-        allowed = ATTENTION[self.case.stored] * (1 + min(logit, 16.0)) * value
+        keys, value = self.batch.pool.k.float(), float(self.batch.pool.v.float().abs().max())
+        logit = self.scale * float((q.float().flatten(0, 1) @ keys.T).abs().max())
+        allowed = ATTENTION[self.case.stored] * (1 + logit) * value
         worst = float((found.float().cpu() - right.float()).abs().max())
+        self.verdict.attention = max(self.verdict.attention, worst / allowed)
         assert worst <= allowed, f"{what}: off by {worst}, allowed {allowed}"
         assert found.dtype == right.dtype
 

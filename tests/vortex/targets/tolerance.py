@@ -28,8 +28,11 @@ OFF: dict[Dtype, float] = {
 """Relative change of a result, by the number format that a target keeps results in between its ops."""
 RESULTS: dict[str, Dtype] = {}
 """That format, for targets that keep results in another one than float32."""
-ATTENTION: dict[str, float] = {"float32": 2**-18, "bfloat16": 2**-7}
-"""Relative change of a logit and of a weight, by the format of K and V, where bfloat16 may hold logits."""
+ATTENTION: dict[str, float] = {
+    "float32": 2**-20,  # 16 roundings
+    "bfloat16": 2**-9,  # one rounding, of a logit or of a weight
+}
+"""Relative change of a logit and of a weight, by the format of K and V."""
 SAMPLES, SLACK, FLOOR = 6, 4.0, 1e-37
 """Runs of the changed reference; a target may be SLACK times further away; where float32 becomes denormal."""
 
