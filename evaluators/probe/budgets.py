@@ -12,14 +12,19 @@ from evaluators.measure.spec import WorkloadSpec
 from evaluators.measure.stats import score_interval
 from evaluators.measure.workload import Workload
 from evaluators.probe.card import BudgetScore
+from evaluators.probe.model import Shape
 
 SELECTIONS = ("random", "mean centroid", "Quest", "oracle")
+FLOWS: dict[Shape, dict[str, str]] = {
+    "gqa": {"mean centroid": "block_sparse_attention", "Quest": "gqa_quest_sparse_attention"},
+    "mla": {"mean centroid": "rope_aware_block_sparse_mla", "Quest": "quest_mla"},
+}
 BLOCK_SIZE = 16
 BLOCKS = (2, 4, 8, 16, 32, 64)
 
 
 def budget_scores(
-    model: Path, tasks: Sequence[str], length: int, samples: int, cache: Path
+    model: Path, shape: Shape, tasks: Sequence[str], length: int, samples: int, cache: Path
 ) -> Iterator[BudgetScore]:
     """Every selection at every budget on the same prompts.
 
@@ -33,13 +38,13 @@ def budget_scores(
         WorkloadSpec(model=model, tasks=tuple(tasks), length=length, samples=samples), cache
     )
     names = [workload.meta.prompts[position].task for position in workload.positions]
-    graphs = {"mean centroid": "block_sparse_attention", "Quest": "gqa_quest_sparse_attention"}
+    flows = FLOWS[shape]
     hooks = {"random": Hooks(scores=random_scores(0)), "oracle": Hooks(scores=oracle_scores)}
     for selection in SELECTIONS:
-        graph = load_graph(graphs[selection]) if selection in graphs else None
+        graph = load_graph(flows[selection]) if selection in flows else None
         for blocks in BLOCKS:
             config = VortexConfig(
-                module_name=graphs.get(selection, selection),
+                module_name=flows.get(selection, selection),
                 topk_val=blocks,
                 block_size=BLOCK_SIZE,
                 block_reserved_bos=1,

@@ -1,13 +1,27 @@
-"""The probe's card: what it scores densely, and how accuracy falls with the budget of known selections."""
+"""A probe's card: what it scores densely, and how accuracy falls with the budget of known selections."""
 
 from __future__ import annotations
 
+import textwrap
 from functools import cache
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from evaluators.probe.load import PROBE_PATH
+from evaluators.probe.model import Shape
+
 COUNTED_FROM = 0.8
+_MODEL: dict[Shape, str] = {
+    "gqa": "A Qwen3-shaped model (4 layers, hidden 256, 8 query and 2 kv heads of 64, 7.8M parameters, bf16)",
+    "mla": "A model with multi-head latent attention, DeepSeek-V3-shaped but without experts (4 layers,"
+    " hidden 256, 8 heads of 32 + 32 for q and k and 64 for v, latents of 128 + 32, 7.9M parameters, bf16)",
+}
+_PURPOSE = (
+    ", trained from nothing on this project's own RULER prompts, all tasks but QA. It exists to tell sparse"
+    " attention that finds things from sparse attention that does not. Its accuracy is its own and says"
+    " nothing of a large model's. No data of others went in but the word lists of `wonderwords` (MIT)."
+)
 
 
 class DenseScore(BaseModel):
@@ -36,6 +50,7 @@ class Card(BaseModel):
     """card.json beside the weights."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    shape: Shape
     training: str = Field(description="hardware, time and tokens of the training run, in one sentence")
     dense: tuple[DenseScore, ...]
     budget_length: int = Field(description="prompt length of the budget table, tokens")
@@ -63,11 +78,7 @@ class Card(BaseModel):
         lines = [
             "# Probe model",
             "",
-            "A Qwen3-shaped model (4 layers, hidden 256, 8 query and 2 kv heads of 64, 7.8M parameters,",
-            "bf16), trained from nothing on this project's own RULER prompts, all tasks but QA. It exists",
-            "to tell sparse attention that finds things from sparse attention that does not. Its accuracy",
-            "is its own and says nothing of a large model's. No data of others went in but the word lists",
-            "of `wonderwords` (MIT).",
+            *textwrap.wrap(_MODEL[self.shape] + _PURPOSE, width=100),
             "",
             f"Training: {self.training}",
             "",
@@ -104,5 +115,5 @@ class Card(BaseModel):
 
 
 @cache
-def card(path: Path = Path(__file__).parent / "weights" / "card.json") -> Card:
+def card(path: Path = PROBE_PATH / "card.json") -> Card:
     return Card.model_validate_json(path.read_text())

@@ -1,10 +1,11 @@
-"""Writes the probe's card: `python -m evaluators.probe.describe --dense dense.json`.
+"""Writes a probe's card: `python -m evaluators.probe.describe --dense dense.json`.
 
 dense.json is what training measured; the accuracy by budget is measured here, on the CPU.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -29,10 +30,13 @@ def main(
     from evaluators.probe.budgets import BLOCK_SIZE, budget_scores
     from evaluators.probe.card import Card, DenseScore
     from evaluators.probe.load import PROBE_PATH
+    from evaluators.probe.model import MODEL_TYPES
 
     folder = model or PROBE_PATH
+    shape = MODEL_TYPES[json.loads((folder / "config.json").read_text())["model_type"]]
     scores = TypeAdapter(tuple[DenseScore, ...]).validate_json(dense.read_bytes())
     draft = Card(
+        shape=shape,
         dense=scores,
         training=training,
         budget_length=length,
@@ -41,7 +45,7 @@ def main(
         budgets=(),
     )
     budgets = []
-    for found in budget_scores(folder, draft.counted(length), length, samples, cache):
+    for found in budget_scores(folder, shape, draft.counted(length), length, samples, cache):
         print(
             f"{found.selection:14s} {found.blocks:3d} blocks {found.score:.3f}"
             f" [{found.low:.3f}, {found.high:.3f}]",

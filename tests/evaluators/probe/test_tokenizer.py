@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluators.probe import PROBE_PATH
+from evaluators.probe import MLA_PROBE_PATH, PROBE_PATH
 from evaluators.probe.tokenizer import SPACE, build, vocabulary
 from evaluators.ruler.words import all_words, word_list
 
@@ -53,15 +54,16 @@ def test_the_vocabulary_has_no_duplicates_and_is_small_enough_for_the_model() ->
     assert len(pieces) < 17_000
 
 
-def test_the_shipped_tokenizer_is_the_built_one(tmp_path: Any) -> None:
+@pytest.mark.parametrize("shipped_in", [PROBE_PATH, MLA_PROBE_PATH], ids=["gqa", "mla"])
+def test_the_shipped_tokenizer_is_the_built_one(shipped_in: Path, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
     build().save_pretrained(tmp_path)
     built, shipped = (
-        json.loads((folder / "tokenizer.json").read_text()) for folder in (tmp_path, PROBE_PATH)
+        json.loads((folder / "tokenizer.json").read_text()) for folder in (tmp_path, shipped_in)
     )
     assert built == shipped
-    loaded = AutoTokenizer.from_pretrained(PROBE_PATH, local_files_only=True)
+    loaded = AutoTokenizer.from_pretrained(shipped_in, local_files_only=True)
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         assert getattr(loaded, name) == getattr(TOKENIZER, name)
     assert loaded.get_vocab() == TOKENIZER.get_vocab()
