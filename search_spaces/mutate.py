@@ -24,7 +24,7 @@ from search_spaces.expr import (
 )
 from search_spaces.grammar import as_draft, brief, grown, sensible, settled, simplified, usable_ops
 from search_spaces.program import OutsideError, Program, from_graph
-from search_spaces.typed import is_score, op, same_type, type_of, typed
+from search_spaces.typed import op, same_type, type_of, typed
 from vortex.graph.model import FlowGraph, Format, Stage
 from vortex.ops import OPS
 
@@ -185,11 +185,7 @@ def smoothed(score: Expr, rng: random.Random) -> Edit | None:
         place = rng.choice(found)
         return Edit(replaced(score, place.path, place.expr.inputs[0]), "blocks score for themselves alone")
     new = motifs.smoothed(rng, score)
-    return (
-        Edit(new, f"each block with a share of the block before: {brief(new)}")
-        if is_score(type_of(score))
-        else None
-    )
+    return Edit(new, f"each block with a share of the block before: {brief(new)}")
 
 
 def other_op(score: Expr, rng: random.Random) -> Edit | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -37,34 +36,3 @@ def dominates(a: Point, b: Point) -> bool:
     """a is nowhere worse than b and somewhere better."""
     nowhere_worse = a.accuracy >= b.accuracy and a.bytes <= b.bytes
     return nowhere_worse and (a.accuracy > b.accuracy or a.bytes < b.bytes)
-
-
-def ranks(points: Sequence[Point]) -> list[int]:
-    """The index of the front that each point lies on: 0 is the Pareto front, 1 the front of the rest, and
-    so on."""
-    result = [-1] * len(points)
-    left = list(range(len(points)))
-    rank = 0
-    while left:
-        front = [i for i in left if not any(dominates(points[j], points[i]) for j in left if j != i)]
-        for i in front:
-            result[i] = rank
-        left = [i for i in left if result[i] < 0]
-        rank += 1
-    return result
-
-
-def crowding(points: Sequence[Point]) -> list[float]:
-    """NSGA-II's crowding distance over one front (Deb et al. 2002): large where a point stands alone."""
-    result = [0.0] * len(points)
-    if len(points) < 3:
-        return [float("inf")] * len(points)
-    for values in ([p.accuracy for p in points], [p.bytes for p in points]):
-        order = sorted(range(len(points)), key=values.__getitem__)
-        spread = values[order[-1]] - values[order[0]]
-        result[order[0]] = result[order[-1]] = float("inf")
-        if spread <= 0:
-            continue
-        for before, at, after in zip(order, order[1:], order[2:], strict=False):
-            result[at] += (values[after] - values[before]) / spread
-    return result
