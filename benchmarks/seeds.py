@@ -3,8 +3,8 @@
 Each seed has prompts of its own, shared by both proposers. A search that is finished in the folder's ledgers
 is not run again. Everything in the table is of held-out prompts that no search used.
 
-The constants of `agent/proposers/forecast.py` and the choice of what evolution does were made with measurements of
-seeds 1 to 5 at hand: `--first 6` compares the proposers on prompts that played no part in that.
+The constants of `agent/proposers/forecast.py` and what evolution does were chosen with measurements of seeds
+1 to 5 at hand: the seeds from 6 on played no part in that.
 """
 
 from __future__ import annotations
