@@ -4,13 +4,16 @@ VENV ?= .venv
 BUDGET ?= 50
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: search test check clean
+.PHONY: search test coverage check clean
 
 search: $(VENV)/.installed
 	$(VENV)/bin/python -m agent.search --budget $(BUDGET) $(ARGS)
 
 test: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m pytest -n 2 $(ARGS)
+
+coverage: $(VENV)/.installed-dev
+	$(VENV)/bin/python -m pytest -n 2 tests/vortex tests/docs --cov --cov-report=term:skip-covered --cov-fail-under=95
 
 check: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m ruff check .

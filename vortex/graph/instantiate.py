@@ -30,9 +30,7 @@ def instantiate(graph: FlowGraph, geometry: Geometry) -> FlowGraph:
                 raise GuardError(f"the flow relies on {text}, which {shown} breaks")
         builder = GraphBuilder(graph.kind, geometry)
         for field in canonical.fields:
-            builder.declare(
-                field.name, (_at(field.rows, bindings), _at(field.cols, bindings)), field.format
-            )
+            builder.declare(field.name, (_at(field.rows, bindings), _at(field.cols, bindings)), field.format)
         for stage in (Stage.CACHE, Stage.INDEXER):
             for node in canonical.program(stage):
                 attrs = {name: _attr_at(value, bindings) for name, value in node.attrs}
