@@ -22,6 +22,7 @@ from pydantic import (
 from vortex.errors import ConfigError, unknown
 
 if TYPE_CHECKING:
+    from vortex.graph.geometry import Geometry
     from vortex.graph.model import FlowGraph
 
 Dtype = Literal["bfloat16", "float16", "float32", "fp8_e4m3", "fp8_e5m2"]
@@ -130,9 +131,9 @@ class VortexConfig(BaseModel):
             return self
         return self.model_copy(update={"module_path": str(folder / module)})
 
-    def load_graph(self) -> FlowGraph:
-        """Trace the flow that `module_name` (and `module_path`) name, with FlowAdvice. Trusted code only: the
-        file is imported.
+    def load_graph(self, geometry: Geometry | None = None) -> FlowGraph:
+        """Trace the flow that `module_name` (and `module_path`) name, with FlowAdvice, at a model's sizes if
+        they are known. Trusted code only: the file is imported.
         """
         from vortex.flow import build_vflow, trace_flow
         from vortex.flow.loader import advise
@@ -140,7 +141,7 @@ class VortexConfig(BaseModel):
         if self.module_name is None:
             raise ConfigError("module_name is missing: name the registered flow to run")
         flow = build_vflow(self.module_name, user_file=self.module_path)
-        graph = trace_flow(flow, block_size=self.block_size or 16)
+        graph = trace_flow(flow, block_size=self.block_size or 16, geometry=geometry)
         return advise(graph, self.module_path or self.module_name)
 
 

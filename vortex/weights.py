@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from vortex.errors import shown
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 MAX_INLINE = 65_536
 """Elements of all constants that are written into a graph's JSON, or given as nested lists."""
-LARGEST = 3.4028234e38  # float32
+LARGEST = 3.4028234663852886e38  # float32
 
 
 class WeightError(ValueError):
@@ -53,7 +54,10 @@ class Weight:
     def _of_array(cls, value: Any) -> Weight:
         import numpy as np
 
-        plain = np.ascontiguousarray(value, dtype="<f4")
+        if value.dtype.kind not in "fiu":
+            raise WeightError(f"real numbers, found an array of {value.dtype}")
+        with np.errstate(over="ignore"):
+            plain = np.ascontiguousarray(value, dtype="<f4") + np.float32(0.0)  # -0.0 becomes 0.0
         if not np.isfinite(plain).all():
             raise WeightError("finite float32 numbers")
         return cls.of_bytes(tuple(int(size) for size in plain.shape), plain.tobytes())
@@ -123,6 +127,15 @@ def _shortest(number: float) -> str:
     return repr(number)
 
 
+def float32(value: Real) -> float | None:
+    """`value` as a float that float32 can hold (-0.0 as 0.0), or None."""
+    try:
+        number = float(value)
+    except OverflowError:  # an integer beyond all floats
+        return None
+    return number + 0.0 if math.isfinite(number) and abs(number) <= LARGEST else None
+
+
 def _flatten(value: object, flat: list[float], depth: int) -> tuple[int, ...]:
     """Appends the elements of nested lists to `flat` and returns their shape."""
     if isinstance(value, (list, tuple)):
@@ -132,10 +145,10 @@ def _flatten(value: object, flat: list[float], depth: int) -> tuple[int, ...]:
         if len(shapes) > 1:
             raise WeightError("nested lists of equal lengths")
         return (len(value), *shapes.pop())
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise WeightError(f"numbers, found {shown(value)}")
-    number = float(value)
-    if not math.isfinite(number) or abs(number) > LARGEST:
+    number = float32(value)
+    if number is None:
         raise WeightError("finite float32 numbers")
     if len(flat) >= MAX_INLINE:
         raise WeightError(f"at most {MAX_INLINE} numbers in lists; larger ones are arrays of numpy or torch")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vortex.errors import FlowInitError
-from vortex.flow.torch_standin import DTYPES, itemsize
+from vortex.flow.torch_standin import DTYPES, NAMES, itemsize
 from vortex.flow.torch_standin import dtype as _dtype
 from vortex.flow.trace import trace
 from vortex.flow.where import user_line
@@ -14,8 +14,13 @@ from vortex.graph.model import FlowGraph, Format
 
 
 def _dtype_of(given: Any) -> Any:
-    """A dtype as it is; a name as the dtype, or as it is where no dtype has it."""
-    return _dtype(given) if isinstance(given, str) and given in DTYPES else given
+    """A dtype as it is, a name as the dtype. Raises FlowInitError for what is neither."""
+    name = NAMES.get(given, given) if isinstance(given, str) else given
+    if isinstance(name, str) and name in DTYPES:
+        return _dtype(name)
+    if not hasattr(given, "itemsize"):
+        raise FlowInitError(f"{given!r} is no dtype; give one of torch's, or a name: {', '.join(DTYPES)}")
+    return given
 
 
 class FlowBase:

@@ -39,6 +39,7 @@ class Source:
 class Entry:
     cls: type[FlowBase]
     source: Source
+    line: int | None = None
 
 
 _flows: dict[str, Entry] = {}
@@ -71,7 +72,7 @@ def register(name: str) -> Callable[[T], T]:
             raise RegistryError(
                 f"@register({name!r}) needs a subclass of vFlow or vFlowMLA: write class {shown}(vFlow)"
             ).in_line(user_line())
-        add(name, Entry(cls, _source.get() or Source.of(cls)), _scope.get())
+        add(name, Entry(cls, _source.get() or Source.of(cls), user_line()), _scope.get())
         return cls
 
     return decorate
@@ -83,11 +84,12 @@ def add(name: str, entry: Entry, target: dict[str, Entry] | None = None) -> None
         load_shipped()
     flows = _flows if target is None else target
     earlier = flows.get(name)
-    if earlier is not None and (target is not None or earlier.source != entry.source):
+    again = earlier is not None and (earlier.source, earlier.line) == (entry.source, entry.line)
+    if earlier is not None and (target is not None or not again):
         where = f" by {earlier.source.file}" if target is None else ""
         changed = (
             " (the file has changed since)"
-            if earlier.source.file == entry.source.file and target is None
+            if earlier.source.file == entry.source.file and earlier.source != entry.source and target is None
             else ""
         )
         raise RegistryError(

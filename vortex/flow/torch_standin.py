@@ -114,9 +114,13 @@ def dtype(name: str) -> Any:
     return getattr(torch, name) if isinstance(torch, ModuleType) and hasattr(torch, "ops") else DTYPES[name]
 
 
+NAMES = {"fp8_e4m3": "float8_e4m3fn", "fp8_e5m2": "float8_e5m2", "bf16": "bfloat16", "auto": "bfloat16"}
+"""Names of formats besides those of torch; "auto" is the engines' word for the model's own."""
+
+
 def itemsize(of: object) -> int:
     """Bytes of one element of a dtype given as torch dtype, stand-in dtype or name."""
     if isinstance(of, str):
         name = of.removeprefix("torch.")
-        return DTYPES[{"fp8_e4m3": "float8_e4m3fn", "fp8_e5m2": "float8_e5m2"}.get(name, name)].itemsize
+        return DTYPES[NAMES.get(name, name)].itemsize
     return int(of.itemsize)  # type: ignore[attr-defined]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from vortex.abs import ContextBase
 from vortex.dims import Dim, recording
-from vortex.errors import FlowAdvice, FlowTypeError, GraphError, GuardError, VortexError, shown
+from vortex.errors import FlowAdvice, FlowTypeError, GraphError, shown
 from vortex.flow.calls import call, class_line, first_line
 from vortex.flow.vtensor import Opaque, Output, vTensor
 from vortex.flow.where import user_line
@@ -17,7 +17,6 @@ from vortex.graph.geometry import Geometry
 from vortex.graph.limits import check_size
 from vortex.graph.model import FlowGraph, Format, Ref, Stage, TensorType
 from vortex.guards import Guard
-from vortex.symbols import Expr
 
 if TYPE_CHECKING:
     from vortex.flow.base import FlowBase
@@ -202,54 +201,21 @@ def _check_size(graph: FlowGraph, declared: int | None) -> None:
 
 
 def trace(flow: FlowBase, geometry: Geometry) -> FlowGraph:
-    """The graph of `flow`, for every geometry that satisfies its guards.
+    """The graph of `flow`, for every geometry that satisfies its guards. See `vortex.flow.probe` for what
+    Python hides from a trace. The object keeps the attributes that tracing at `geometry` gave it."""
+    from vortex.flow.probe import hidden_guards
 
-    Python can use a size in ways that leave no trace in it (`range(q.shape[1])`). So the flow is traced
-    again with each symbol changed: where the graph then differs from what the first graph says for those
-    sizes, the symbol is fixed by a guard.
-    """
     notes: list[str] = []
     graph = run(flow, geometry, notes)
     for note in notes:
         warnings.warn(note, FlowAdvice, stacklevel=3)
-    pinned = []
-    for name, value in geometry.bindings().items():
-        if name not in SYMBOLS[flow.kind]:
-            continue
-        other = _changed(geometry, name)
-        try:
-            expected = graph.instantiate(other)
-        except VortexError:
-            continue  # the graph itself says that it does not serve these sizes
-        try:
-            serves = _numbers(run(flow, other).canonical()) == _numbers(expected)
-        except (VortexError, GuardError):
-            serves = False
-        if not serves:
-            pinned.append(str(Guard.of(Expr.of(name), "==", Expr.of(value))))
-    if not pinned:
+    kept = dict(vars(flow))
+    try:
+        hidden = hidden_guards(graph, lambda other: run(flow, other))
+    finally:
+        vars(flow).clear()
+        vars(flow).update(kept)
+    if not hidden:
         return graph
-    return FlowGraph(
-        graph.kind,
-        graph.fields,
-        graph.cache,
-        graph.indexer,
-        tuple(sorted({*graph.guards, *pinned})),
-        traced_at=geometry,
-    )
-
-
-def _changed(geometry: Geometry, name: str) -> Geometry:
-    values = dict(vars(geometry))
-    values[name] = values[name] * 2 if values[name] <= 64 else values[name] // 2
-    if geometry.kv_lora_rank:
-        values["head_dim"] = values["kv_lora_rank"] + values["qk_rope_head_dim"]
-    return Geometry(**values)
-
-
-def _numbers(graph: FlowGraph) -> object:
-    """The graph with numbers for all sizes, to compare traces at the same geometry."""
-    return (
-        [(field.name, field.format, field.rows.hint, field.cols.hint) for field in graph.fields],
-        [(stage, node.op, node.attrs, node.inputs, node.output) for stage, node in graph.nodes()],
-    )
+    guards = tuple(sorted({*graph.guards, *hidden}))
+    return FlowGraph(graph.kind, graph.fields, graph.cache, graph.indexer, guards, traced_at=geometry)

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from vortex.abs import ContextBase
-from vortex.dims import recording
+from vortex.dims import Dim, recording
 from vortex.errors import FlowTypeError, shown
 from vortex.flow.vtensor import Chosen, Opaque, Output, vTensor
 from vortex.flow.where import user_line
 from vortex.graph.model import Stage
 from vortex.ops.base import CONSTANTS_HINT, OpDef
+from vortex.ops.params import IntParam
 from vortex.ops.registry import NoSuchOpError, stage_ops
+
+
+def _freeze(value: object, depth: int = 5) -> None:
+    """Records that the graph relies on the sizes in an argument that is kept as plain numbers."""
+    if isinstance(value, Dim):
+        int(value)
+    elif depth and isinstance(value, Mapping):
+        for item in (*value.keys(), *value.values()):
+            _freeze(item, depth - 1)
+    elif depth and isinstance(value, (list, tuple)):
+        for item in value:
+            _freeze(item, depth - 1)
 
 
 class Op:
@@ -21,6 +35,10 @@ class Op:
     stage: ClassVar[Stage]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        named = dict(zip((param.name for param in self.definition.params), args, strict=False)) | kwargs
+        for param in self.definition.params:
+            if not isinstance(param, IntParam):
+                _freeze(named.get(param.name))
         with recording(None):
             if any(isinstance(value, vTensor) for value in (*args, *kwargs.values())):
                 raise self._error(

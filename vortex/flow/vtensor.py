@@ -92,7 +92,7 @@ class vTensor:
 
     def needs_padding(self) -> bool:
         """Whether an inner dim is no power of two, so that a kernel's tile has unused lanes."""
-        return any(size.hint & (size.hint - 1) for size in self.shape[1:])
+        return any((size & (size - 1)) != 0 for size in self.shape[1:])
 
     def __repr__(self) -> str:
         return f"{self._name} {self._type.text(self._stage)}"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 
 from vortex.dims import Dim
 from vortex.errors import FlowTypeError, shown
 from vortex.graph.model import Attr, Stage
-from vortex.weights import LARGEST, Weight, WeightError
+from vortex.weights import Weight, WeightError, float32
 
 REQUIRED = object()
 MAX_LAYERS = 1024
@@ -64,12 +64,12 @@ class FloatParam(Param):
     annotation = "float"
 
     def coerce(self, value: object, stage: Stage) -> Attr:
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+        if isinstance(value, bool) or not isinstance(value, Real):
             raise self.refuse(value, "a number")
-        number = float(value)
-        if not math.isfinite(number) or abs(number) > LARGEST:
+        number = float32(value)
+        if number is None:
             raise self.refuse(value, "a finite float32 number", "For 'never', use -1e30")
-        return number + 0.0  # -0.0 becomes 0.0
+        return number
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,13 @@ class IntParam(Param):
     annotation = "int"
 
     def coerce(self, value: object, stage: Stage) -> Attr:
-        if isinstance(value, bool) or not isinstance(value, int):
+        if isinstance(value, bool) or not isinstance(value, Integral):
             raise self.refuse(value, "an integer", self.hint)
-        size = Dim.of(value)
-        if abs(size.hint) > 2**31 or (self.minimum is not None and size.hint < self.minimum):
-            least = f"at least {self.minimum}" if self.minimum is not None else "a 32-bit integer"
-            raise self.refuse(value, least, self.hint)
+        size = Dim.of(value if isinstance(value, int) else int(value))
+        if abs(size.hint) >= 2**31:
+            raise self.refuse(value, "a 32-bit integer", self.hint)
+        if self.minimum is not None and size.hint < self.minimum:
+            raise self.refuse(value, f"at least {self.minimum}", self.hint)
         return size
 
 
@@ -174,8 +175,12 @@ class LookupParam(Param):
         if len(kept) > MAX_LAYERS:
             raise FlowTypeError(f"{self.name} has {len(kept)} layers", hint=f"Give at most {MAX_LAYERS}")
         for pair in kept:
-            if any(isinstance(n, bool) or not isinstance(n, int) or not 0 <= n < 2**16 for n in pair):
+            if any(
+                isinstance(n, bool) or not isinstance(n, Integral) or not 0 <= int(n) < 2**16 for n in pair
+            ):
                 raise self.refuse(value, "a dict of layer to row, both from 0")
+        if len({int(layer) for layer, _ in kept}) < len(kept):
+            raise self.refuse(value, "a dict of layer to row, each layer once")
         return tuple((Dim(int(layer)), Dim(int(row))) for layer, row in sorted(kept))
 
     def source(self, value: Attr) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 import transformers
@@ -137,3 +139,42 @@ def test_attention_that_is_not_ours_is_refused() -> None:
     del attention.kv_b_proj
     with pytest.raises(ConfigError, match="2 modules with kv_a_layernorm and kv_b_proj for 3 layers"):
         VortexCache(adapted, None)
+
+
+FITTED = """
+from vortex_torch.flow import register, vFlow
+from vortex_torch.indexer import GeMM, LearnedQuery, topK
+from vortex_torch.cache import Mean
+
+@register("fitted")
+class Fitted(vFlow):
+    def __init__(self):
+        super().__init__()
+        eye = [[float(i == j) for j in range(16)] for i in range(16)]
+        self.query, self.dot, self.top = LearnedQuery(Wk=[[eye] * 4]), GeMM(), topK()
+        self.centroid = Mean(dim=1)
+
+    def create_cache(self, block_size, head_dim):
+        assert head_dim == 16
+        return {"c": (1, head_dim)}
+
+    def forward_cache(self, cache, loc, ctx):
+        self.centroid(cache["k"], cache["c"], loc=loc, ctx=ctx)
+
+    def forward_indexer(self, q, o, cache, ctx):
+        self.top(self.dot(self.query(q, ctx=ctx), cache["c"], ctx=ctx), o, ctx=ctx)
+"""
+
+
+def test_a_flow_file_is_traced_at_the_sizes_of_the_model(tmp_path: Path) -> None:
+    """Its weights and asserts fit this model and no other."""
+    (tmp_path / "fitted.py").write_text(FITTED)
+    torch.manual_seed(0)
+    sizes = {"num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 16}
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**COMMON, **sizes)).eval()
+    config = VortexConfig(topk_val=1000, block_size=8)
+    prompt = [[int(token) for token in torch.randint(2, 400, (70,))]]
+    sparse = Engine(model, tmp_path / "fitted.py", config).generate(prompt, max_new_tokens=4)
+    assert sparse == Engine(model, None, config).generate(prompt, max_new_tokens=4)
+    with pytest.raises(ConfigError, match="vFlowMLA"):
+        Engine(model, "quest_mla", config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
@@ -155,3 +156,14 @@ def test_advice(tmp_path: Path) -> None:
     ):
         assert part in said
     assert len(caught) == 4
+
+
+def test_two_classes_of_one_name_in_an_imported_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = "@register('{0}')\nclass {1}(vFlow):\n    pass\n"
+    head = "from vortex_torch.flow import register, vFlow\n"
+    (tmp_path / "twice_named.py").write_text(head + one.format("twice", "A") + one.format("twice", "B"))
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(RegistryError, match="'twice' is already registered"):
+        importlib.import_module("twice_named")

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from tests.vortex.graph.random_graphs import random_graph
 from vortex.errors import GraphError, GuardError
 from vortex.flow import load_graph
-from vortex.graph import FlowGraph, Geometry
+from vortex.graph import FlowGraph, Geometry, Ref, Stage
 from vortex.graph.advice import advice
+from vortex.graph.build import GraphBuilder
 from vortex.graph.cost import row_cost
 
 QUEST = load_graph("gqa_quest_sparse_attention")
@@ -213,3 +214,15 @@ def test_lines_survive_but_do_not_count() -> None:
     moved = FlowGraph.from_json(json.dumps(data))
     assert moved.indexer[0].line == QUEST.indexer[0].line + 1  # type: ignore[operator]
     assert moved == QUEST
+
+
+@pytest.mark.parametrize("number", [10**400, -(10**400)])
+def test_integers_beyond_all_floats_are_refused(number: int) -> None:
+    builder = GraphBuilder()
+    builder.declare("c", (1, 128))
+    score = builder.add(Stage.INDEXER, "GeMM", {}, [Ref.field("c"), Ref.field("c")])
+    scaled = builder.add(Stage.INDEXER, "Exp", {"alpha": 0.5}, [score])
+    builder.add(Stage.INDEXER, "topK", {}, [builder.add(Stage.INDEXER, "Add_Mul", {}, [scaled])])
+    text = builder.finish().to_json()
+    with pytest.raises(GraphError, match="finite float32 number"):
+        FlowGraph.from_json(text.replace('"alpha": 0.5', f'"alpha": {number}'))

@@ -101,3 +101,11 @@ def test_fields_keep_their_formats(change: str) -> None:
 def test_other_graphs_are_left_alone() -> None:
     graph = mean_of_bounds().instantiate(GEOMETRY)
     assert bound_as_products(graph) is graph
+
+
+def test_summaries_that_overflow_float16_are_not_rewritten() -> None:
+    """0 * inf is no part of the bound."""
+    rewritten = TorchProgram(quest(), GEOMETRY, "bfloat16").graph
+    assert "GeMM" in {node.op for node in rewritten.indexer}
+    kept = TorchProgram(quest(), GEOMETRY, "float16").graph
+    assert "GeMM" not in {node.op for node in kept.indexer}

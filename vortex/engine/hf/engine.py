@@ -14,7 +14,7 @@ from vortex.config import VortexConfig
 from vortex.engine.hf.geometry import ModelShape, check_config, check_graph, check_lengths
 from vortex.engine.hf.loop import decode_loop
 from vortex.engine.hf.prefill import Prefilled, prefill
-from vortex.errors import ConfigError
+from vortex.errors import ConfigError, FlowTypeError
 from vortex.graph.model import FlowGraph
 from vortex.runtime.pool import PAGE, KVPool, PageTable
 from vortex.runtime.session import DecodeSession
@@ -54,7 +54,7 @@ class Engine:
             self.tokenizer = tokenizer or AutoTokenizer.from_pretrained(model)
         self.shape = ModelShape.of(self.model)
         check_config(self.config, self.shape)
-        self.graph = _graph(flow)
+        self.graph = _graph(flow, self.shape, self.config)
         check_graph(self.graph, self.shape)
 
     @overload
@@ -100,9 +100,13 @@ class Engine:
         return done.first
 
 
-def _graph(flow: FlowGraph | str | Path | None) -> FlowGraph | None:
+def _graph(flow: FlowGraph | str | Path | None, shape: ModelShape, config: VortexConfig) -> FlowGraph | None:
     if flow is None or isinstance(flow, FlowGraph):
         return flow
     from vortex.flow import load_graph
 
-    return load_graph(flow)
+    try:
+        return load_graph(flow, geometry=shape.geometry(config.block_size or 16))
+    except FlowTypeError:
+        check_graph(load_graph(flow), shape)  # a flow for the other kind of model is told so
+        raise

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from vortex.config import VortexConfig
 from vortex.engine.hf.latent import LatentShape
 from vortex.errors import ConfigError
+from vortex.graph.geometry import Geometry
 from vortex.graph.model import FlowGraph
 from vortex.runtime.pool import KVPool
 
@@ -60,10 +61,16 @@ class ModelShape:
         """0 for K/V heads."""
         return self.latent.kv_lora_rank if self.latent else 0
 
+    def geometry(self, block_size: int) -> Geometry:
+        """The sizes that a flow for this model is traced at."""
+        if self.latent is None:
+            return Geometry(block_size, self.head_dim, self.group)
+        return Geometry.mla(block_size, self.kv_lora_rank, self.head_dim - self.kv_lora_rank, self.group)
+
     @property
     def scale(self) -> float:
-        """Of the logits, where the model sets no other: one over the root of a query head's features, MLA's as
-        they are before absorption."""
+        """Of the logits, where the model sets no other: one over the root of a query head's features (MLA:
+        before absorption)."""
         latent = self.latent
         features = latent.qk_nope_head_dim + latent.qk_rope_head_dim if latent else self.head_dim
         return float(features**-0.5)
