@@ -197,7 +197,7 @@ class Conv1d:
         self,
         weight: Any,
         dim: int = 0,
-        dtype: Any = 'bfloat16',
+        dtype: Any = "bfloat16",
         device: Any = None,
     ) -> None: ...
     def __call__(self, x: Any, *, ctx: Any = ...) -> Any: ...
