@@ -100,13 +100,18 @@ def markdown() -> str:
     return "".join(parts)
 
 
+def _spelled(value: object) -> str:
+    """A default as the formatter writes it."""
+    return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
 def stub(stage: Stage) -> str:
     """`vortex/<stage>/__init__.pyi`."""
     lines = [f"# Generated from vortex/ops by `python -m vortex.ops.table`; do not edit.{chr(10)}"]
     lines += ["from typing import Any", "", "__all__ = ["]
     lines += [*(f'    "{name}",' for name in sorted(stage_ops(stage))), "]"]
     for op in stage_ops(stage).values():
-        words = [f"{p.name}: {p.annotation}" + ("" if p.required else f" = {p.default!r}") for p in op.params]
+        words = [f"{p.name}: {p.annotation}" + ("" if p.required else f" = {_spelled(p.default)}") for p in op.params]
         lines += ["", f"class {op.name}:"]
         created = f"    def __init__({', '.join(['self', *words])}) -> None: ..."
         if len(created) > 100:
