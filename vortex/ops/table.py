@@ -111,7 +111,10 @@ def stub(stage: Stage) -> str:
     lines += ["from typing import Any", "", "__all__ = ["]
     lines += [*(f'    "{name}",' for name in sorted(stage_ops(stage))), "]"]
     for op in stage_ops(stage).values():
-        words = [f"{p.name}: {p.annotation}" + ("" if p.required else f" = {_spelled(p.default)}") for p in op.params]
+        words = [
+            f"{p.name}: {p.annotation}" + ("" if p.required else f" = {_spelled(p.default)}")
+            for p in op.params
+        ]
         lines += ["", f"class {op.name}:"]
         created = f"    def __init__({', '.join(['self', *words])}) -> None: ..."
         if len(created) > 100:
