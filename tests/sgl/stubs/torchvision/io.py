@@ -1,0 +1,5 @@
+"""Decoding of pictures."""
+
+from torchvision.missing import __getattr__
+
+__all__ = ["__getattr__"]
