@@ -74,7 +74,15 @@ class BudgetConfig(Protocol):
     def block_reserved_eos(self) -> int: ...
 
 
-def chosen_blocks(policy: Policy | None, n: NDArray[Any], config: BudgetConfig) -> NDArray[np.int64]:
+class Rule(Protocol):
+    """How many blocks rows may keep: a `Policy`, or one that a compiler made."""
+
+    def evaluate_many(
+        self, cached_block_len: NDArray[Any], topk_val: int, topk_ratio: float, bos: int, eos: int
+    ) -> NDArray[np.int32]: ...
+
+
+def chosen_blocks(policy: Rule | None, n: NDArray[Any], config: BudgetConfig) -> NDArray[np.int64]:
     """Blocks that attention reads of rows with `n` blocks, `[rows]` to `[rows]`; None is the default policy.
 
     The policy's result is cut to `max_topk_val + bos + eos`, raised to `bos + eos + 1`, and at most n.
