@@ -40,9 +40,10 @@ class VortexConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     module_path: str | None = None
-    """Flow file; relative to the working directory, or to the JSON file the config was read from."""
+    """Flow file, or `graph.json` of a traced one; relative to the working directory, or to the JSON file the
+    config was read from."""
     module_name: str | None = None
-    """Registered name of the flow."""
+    """Registered name of the flow; of a `graph.json` only what it is called."""
     topk_val: StrictInt = Field(default=30, ge=1)
     topk_ratio: StrictFloat = Field(default=0.0, ge=0.0, le=1.0)
     max_topk_val: StrictInt | None = Field(default=None, ge=1)
@@ -133,13 +134,15 @@ class VortexConfig(BaseModel):
 
     def load_graph(self, geometry: Geometry | None = None) -> FlowGraph:
         """Trace the flow that `module_name` (and `module_path`) name, with FlowAdvice, at a model's sizes if
-        they are known. Trusted code only: the file is imported.
+        they are known. Trusted code only: a flow file is imported; a `.json` file is read as data.
         """
-        from vortex.flow import build_vflow, trace_flow
+        from vortex.flow import build_vflow, load_graph, trace_flow
         from vortex.flow.loader import advise
 
         if self.module_name is None:
             raise ConfigError("module_name is missing: name the registered flow to run")
+        if self.module_path is not None and self.module_path.endswith(".json"):
+            return load_graph(self.module_path, geometry=geometry)
         flow = build_vflow(self.module_name, user_file=self.module_path)
         graph = trace_flow(flow, block_size=self.block_size or 16, geometry=geometry)
         return advise(graph, self.module_path or self.module_name)

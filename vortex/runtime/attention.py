@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from vortex.runtime.plan import BlockList
-from vortex.runtime.pool import PAGE, KVPool, PageTable
+from vortex.runtime.pool import PAGE, KVPool, PageTable, in_blocks, take
 
 CHUNK_BYTES = 4 << 20
 """Gathered at a time: small enough to be still in the cache when the products read them."""
@@ -54,7 +54,7 @@ def sparse_attention(
     """
     rows, width = blocks.shape
     group, dim = q.shape[1:]
-    stored = [data.view(-1, block_size * dim) for data in pool.stored]
+    stored = [in_blocks(data, block_size) for data in pool.stored]
     chunk = max(1, min(rows, CHUNK_BYTES // (width * block_size * pool.token_bytes)))
     if q.is_cuda:
         chunk = rows
@@ -66,14 +66,12 @@ def sparse_attention(
         ids = blocks[first:last].reshape(-1)
         gathered = []
         for index, data in enumerate(stored):
-            part = work.take(f"stored{index}", (count * width, block_size * dim), data)
-            torch.index_select(data, 0, ids, out=part)
-            gathered.append(part.view(count, span, dim))
+            part = work.take(f"stored{index}", (count * width, block_size, dim), data)
+            gathered.append(take(data, ids, out=part).view(count, span, dim).to(q.dtype))
         k, v = pool.pair(gathered)
-        logits = work.take("logits", (count, group, span), q)
-        torch.bmm(q[first:last], k.transpose(1, 2), out=logits)
+        logits = _logits(q[first:last], k, work)
         logits[:, :, given.full :].masked_fill_(given.beyond[first:last, None], -torch.inf)
-        torch.bmm(_weights(logits, scale), v, out=out[first:last])
+        torch.bmm(_weights(logits, scale, q.dtype), v, out=out[first:last])
     return out
 
 
@@ -92,13 +90,23 @@ def dense_attention(
         rows = slice(first, first + heads)
         length = int(seq_len[first])
         k, v = pool.pair([_tokens(data, pages, runs, first, heads, length) for data in pool.stored])
-        torch.bmm(_weights(torch.bmm(q[rows], k.transpose(1, 2)), scale), v, out=out[rows])
+        torch.bmm(_weights(_logits(q[rows], k), scale, q.dtype), v, out=out[rows])
     return out
 
 
-def _weights(logits: torch.Tensor, scale: float) -> torch.Tensor:
-    """Softmax of `scale * logits` in float32, as the type of the values. May overwrite the logits."""
-    return torch.softmax(logits.float().mul_(scale), -1).to(logits.dtype)
+def _logits(q: torch.Tensor, k: torch.Tensor, work: Workspace | None = None) -> torch.Tensor:
+    """`q k^T` in float32: rounded to 16 bits, a logit of 30 would be off by up to 6% of its weight."""
+    if q.dtype == torch.float32:
+        out = None if work is None else work.take("logits", (*q.shape[:2], k.shape[1]), q)
+        return torch.bmm(q, k.transpose(1, 2), out=out)
+    if q.is_cuda:
+        return torch.bmm(q, k.transpose(1, 2), out_dtype=torch.float32)
+    return torch.bmm(q.float(), k.transpose(1, 2).float())
+
+
+def _weights(logits: torch.Tensor, scale: float, dtype: torch.dtype) -> torch.Tensor:
+    """Softmax of `scale * logits [float32]` as `dtype`. Overwrites the logits."""
+    return torch.softmax(logits.mul_(scale), -1).to(dtype)
 
 
 def _tokens(

@@ -29,6 +29,12 @@ class Plan:
         """True for the requests that are scored: those that read fewer blocks than they have."""
         return self.chosen < self.n
 
+    def chunks(self, config: VortexConfig) -> int:
+        """Pieces of work that the scores of one kv head are dealt out in: runs of `workload_chunk_size`
+        blocks."""
+        scored = self.n[self.sparse] - config.block_reserved_bos - config.block_reserved_eos
+        return int((-(-scored // config.workload_chunk_size)).sum())
+
 
 def make_plan(seq_len: np.ndarray, block_size: int, config: VortexConfig, policy: Policy | None) -> Plan:
     """Plan a step for requests of `seq_len` tokens, the current one included."""
@@ -71,6 +77,17 @@ class BlockList:
     @property
     def host_tokens(self) -> np.ndarray:
         return np.asarray(self.tokens.cpu().numpy())
+
+
+def whole_list(seq_len: np.ndarray, block_size: int, device: torch.device) -> BlockList:
+    """All blocks of rows of `seq_len [rows]` tokens."""
+    n = -(-seq_len // block_size)
+    steps = np.arange(int(n.max(initial=0)))
+    positions = torch.from_numpy(np.minimum(steps, n[:, None] - 1)).to(device)
+    full = int(seq_len.min()) if len(seq_len) else 0
+    tokens = torch.from_numpy(np.ascontiguousarray(seq_len)).to(device)
+    places = torch.arange(full, len(steps) * block_size, device=device)
+    return BlockList(positions, tokens, full, places >= tokens[:, None])
 
 
 class SparseRows:

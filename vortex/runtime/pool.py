@@ -1,4 +1,4 @@
-"""The paged cache of one layer, and the pages that a row owns."""
+"""The paged cache of one layer, the pages that a row owns, and reading blocks by their ids."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ never moves data."""
 
 
 class KVPool:
-    """The cached tokens of one layer, those of one kv head after another.
+    """The cached tokens of one layer.
 
-    `stored` is K and V, `[pages * PAGE, head_dim]` each. For MLA (`kv_lora_rank` > 0) it is the latent
-    `[kv_c | k_pe]` alone: that is the key, and its first `kv_lora_rank` columns are the value.
+    `stored` is K and V. For MLA (`kv_lora_rank` > 0) it is the latent `[kv_c | k_pe]` alone: that is the key,
+    and its first `kv_lora_rank` columns are the value. Each is `[pages * PAGE, head_dim]`, the tokens of one
+    kv head after those of another, or `[slots, heads, head_dim]`, as a serving engine keeps them: there, the
+    block of head h in the slots from `block * block_size` on has the id `block * heads + h`.
     """
 
     def __init__(self, *stored: torch.Tensor, kv_lora_rank: int = 0) -> None:
@@ -48,7 +50,7 @@ class KVPool:
 
     @property
     def head_dim(self) -> int:
-        return self.k.shape[1]
+        return self.k.shape[-1]
 
     @property
     def value_dim(self) -> int:
@@ -73,8 +75,9 @@ class KVPool:
         return read[0], read[1]
 
     def blocks(self, block_size: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """K and V as `[blocks, block_size, features]`, without a copy."""
-        return self.pair([data.view(-1, block_size, self.head_dim) for data in self.stored])
+        """K and V as `[blocks, block_size, features]`, or `[blocks, heads, block_size, features]` where the
+        tokens of the heads alternate; without a copy. `take` reads both."""
+        return self.pair([in_blocks(data, block_size) for data in self.stored])
 
     def write(self, slots: torch.Tensor | slice, *parts: torch.Tensor) -> None:
         """Store `[n, head_dim]` keys and values, or latents, at the token slots `[n]`."""
@@ -139,3 +142,30 @@ class PageTable:
         expected = self.pages[:, :1] + steps
         consecutive = ((self.pages == expected) | (steps >= self.counts[:, None])).all(1)
         return np.asarray(np.where(consecutive, self.pages[:, 0], -1))
+
+
+def in_blocks(data: torch.Tensor, block_size: int) -> torch.Tensor:
+    """A view of what a pool stores as `[blocks, block_size, features]`, or `[blocks, heads, block_size,
+    features]`."""
+    if data.dim() == 3:
+        return data.view(-1, block_size, *data.shape[1:]).transpose(1, 2)
+    return data.view(-1, block_size, data.shape[1])
+
+
+def take(data: torch.Tensor, ids: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+    """The blocks `ids [n]` of `data [blocks, r, c]`, or of `[blocks, heads, r, c]` with the ids of KVPool:
+    `[n, r, c]`.
+    """
+    if data.dim() == 3:
+        if not data.is_contiguous():  # the values of a latent
+            return torch.index_select(data, 0, ids)
+        flat = None if out is None else out.view(len(ids), -1)
+        return torch.index_select(data.flatten(1), 0, ids, out=flat).view(-1, *data.shape[1:])
+    heads, size, features = data.shape[1:]
+    if data.stride(1) != features:  # likewise
+        return data[ids // heads, ids % heads]
+    starts = torch.div(ids, heads, rounding_mode="floor") * (size * heads) + ids % heads
+    tokens = (starts[:, None] + torch.arange(size, device=ids.device) * heads).view(-1)
+    flat = None if out is None else out.view(-1, features)
+    stored = data.transpose(1, 2).reshape(-1, features)
+    return torch.index_select(stored, 0, tokens, out=flat).view(-1, size, features)

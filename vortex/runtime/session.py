@@ -13,10 +13,10 @@ from vortex.config import VortexConfig
 from vortex.errors import ConfigError
 from vortex.graph.model import FlowGraph
 from vortex.runtime.attention import Workspace
-from vortex.runtime.dtypes import rounded
 from vortex.runtime.hooks import Hooks, ScoreInput
-from vortex.runtime.plan import BlockList, Plan, SparseRows, dense_plan, make_plan
+from vortex.runtime.plan import Plan, SparseRows, dense_plan, make_plan
 from vortex.runtime.pool import PAGE, KVPool, PageTable
+from vortex.runtime.select import choose_blocks
 from vortex.runtime.summaries import Summaries
 from vortex.runtime.table import BlockTable
 from vortex.targets import LayerCache, Target, get_target
@@ -154,19 +154,11 @@ class DecodeSession:
             scores = self.program.scores(q, layer, table, rows)
         if self.hooks.noise is not None:
             scores = torch.stack([self.hooks.noise(given, score) for score in scores])
-        listed = self._select(scores, rows)
+        listed = choose_blocks(self.target, scores, rows, self.quotas, self.config.dtype)
         if self.hooks.selected is not None:
             self.hooks.selected(given, listed.positions)
         blocks = table.ids.gather(1, listed.positions)
         return self.target.attend(q, layer.pool, blocks, listed, self.block_size, scale, self.work)
-
-    def _select(self, scores: torch.Tensor, rows: SparseRows) -> BlockList:
-        """The blocks to read, from the scores of each selection."""
-        picks = []
-        for score, k in zip(scores, self.quotas, strict=True):
-            quota = rows.quota(k)
-            picks.append((self.target.select(rounded(score, self.config.dtype), rows, quota), quota))
-        return rows.place(picks[0][0]) if len(picks) == 1 else rows.union(picks)
 
     def _dense(self, layer: LayerCache, q: torch.Tensor, requests: np.ndarray, scale: float) -> torch.Tensor:
         pages = self.pages

@@ -5,20 +5,34 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from vortex.runtime.pool import PAGE, PageTable
+from vortex.runtime.pool import PAGE, PageTable, take
 
 
-class BlockTable:
-    """Block ids of rows at one block size.
+class BlockIds:
+    """Block ids of rows at one block size, `ids [rows, blocks]` on the device of the pool."""
 
-    `ids [rows, blocks]` on the device of the pool. Rows whose blocks are consecutive are read through
-    views; any other row is gathered.
+    def __init__(self, ids: torch.Tensor, block_size: int) -> None:
+        self.ids, self.block_size = ids, block_size
+
+    def read(self, data: torch.Tensor, first: int, last: int, blocks: int) -> torch.Tensor:
+        """Blocks `0..blocks-1` of rows `first..last-1` of `data`, see `pool.take`: `[last - first, blocks, r,
+        c]`.
+
+        Entries past the end of a row are some other finite block: mask them.
+        """
+        ids = self.ids[first:last, :blocks]
+        found = take(data, ids.reshape(-1))
+        return found.view(*ids.shape, *found.shape[1:])
+
+
+class BlockTable(BlockIds):
+    """Block ids of rows that own pages. Rows whose blocks are consecutive are read through views; any other
+    row is gathered.
     """
 
     def __init__(self, pages: PageTable, block_size: int, device: torch.device) -> None:
-        self.block_size = block_size
         self.host = pages.blocks(block_size)
-        self.ids = torch.from_numpy(self.host).to(device)
+        super().__init__(torch.from_numpy(self.host).to(device), block_size)
         self.pages = pages
         runs = pages.runs()
         self.starts = np.where(runs < 0, -1, runs * (PAGE // block_size))
@@ -31,12 +45,7 @@ class BlockTable:
         return BlockTable(self.pages.select(rows), self.block_size, self.ids.device)
 
     def read(self, data: torch.Tensor, first: int, last: int, blocks: int) -> torch.Tensor:
-        """Blocks `0..blocks-1` of rows `first..last-1` of `data [all blocks, r, c]`: `[last - first,
-        blocks, r, c]`.
-
-        A view where the rows are evenly spaced in the pool. Entries past the end of a row are some other
-        finite block: mask them.
-        """
+        """A view where the rows are evenly spaced in the pool."""
         step = self._stride(first, last)
         start = int(self.starts[first])
         if step is not None and start + (last - first - 1) * step + blocks <= data.shape[0]:
@@ -44,8 +53,7 @@ class BlockTable:
             shape = (last - first, blocks, *data.shape[1:])
             offset = data.storage_offset() + start * inner[0]
             return data.as_strided(shape, (step * inner[0], *inner), offset)
-        ids = self.ids[first:last, :blocks]
-        return data.index_select(0, ids.reshape(-1)).view(*ids.shape, *data.shape[1:])
+        return super().read(data, first, last, blocks)
 
     def _stride(self, first: int, last: int) -> int | None:
         """Blocks between the starts of neighbouring rows; None where rows are not evenly spaced."""

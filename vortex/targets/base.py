@@ -17,7 +17,7 @@ from vortex.graph.geometry import Geometry
 from vortex.runtime.attention import Workspace
 from vortex.runtime.plan import BlockList, Quota, SparseRows
 from vortex.runtime.pool import KVPool, PageTable
-from vortex.runtime.table import BlockTable
+from vortex.runtime.table import BlockIds
 
 if TYPE_CHECKING:
     from vortex.graph.model import FlowGraph, Selection
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class LayerCache:
-    """What a layer keeps: its pool, and for a sparse layer one `[blocks, r, c]` float32 tensor per field and
-    one `[rows of all requests, r, c]` per request field.
+    """What a layer keeps: its pool, and for a sparse layer one `[blocks, r, c]` tensor per field and one
+    `[rows of all requests, r, c]` per request field.
 
-    `index` is the layer's number in the model. Fields start as zeros and hold values rounded to the
-    config's dtype.
+    `index` is the layer's number in the model. Fields start as zeros and hold values rounded to the config's
+    dtype, in float32 or as that dtype.
     """
 
     index: int
@@ -54,7 +54,7 @@ class Program(Protocol):
         """Run the cache stage for finished blocks, given as a range of block ids or as ids `[blocks]`."""
         ...
 
-    def scores(self, q: torch.Tensor, layer: LayerCache, table: BlockTable, rows: SparseRows) -> torch.Tensor:
+    def scores(self, q: torch.Tensor, layer: LayerCache, table: BlockIds, rows: SparseRows) -> torch.Tensor:
         """Score of every block for each selection, `[selections, rows, rows.blocks]` in float32, not yet
         rounded. Fields that the flow saves are written once all scores are known.
 

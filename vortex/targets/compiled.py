@@ -15,6 +15,7 @@ from vortex.graph.geometry import Geometry
 from vortex.graph.model import Attr, FlowGraph, Format, Node, Ref, RefKind, Stage
 from vortex.ops import Args, OpDef, find_op
 from vortex.runtime.dtypes import rounded
+from vortex.runtime.pool import take
 from vortex.targets.base import LayerCache
 
 
@@ -77,7 +78,8 @@ class CompiledGraph:
                 yield step, step.node.output, self.graph.field(step.node.output).format
 
     def field(self, layer: LayerCache, name: str) -> torch.Tensor:
-        """A field of the language as `[blocks, r, c]`: one of the layer's own, or what the pool stores."""
+        """A field of the language as `[blocks, r, c]`: one of the layer's own, or what the pool stores. Read
+        it with `take`, or through a table."""
         if name in layer.fields:
             return layer.fields[name]
         k, v = layer.pool.blocks(self.geometry.block_size)
@@ -94,13 +96,15 @@ class CompiledGraph:
                 return done[ref.node]
             if ref.name in self.fields:  # nothing has written it yet
                 return torch.zeros((1, *self.fields[ref.name]), device=device)
-            return self.field(layer, ref.name)[blocks].float()
+            data = self.field(layer, ref.name)
+            return (data[blocks] if isinstance(blocks, slice) else take(data, blocks)).float()
 
         for step in self.cache:
             done.append(step.op.run(step.args, tuple(map(operand, step.node.inputs)), everywhere))
         for step, value in zip(self.cache, done, strict=True):
             if step.node.output is not None:
-                layer.fields[step.node.output][blocks] = rounded(value, self.dtype)
+                field = layer.fields[step.node.output]
+                field[blocks] = rounded(value, self.dtype).to(field.dtype)
 
 
 def _instructions(stage: Stage, nodes: tuple[Node, ...]) -> tuple[Instruction, ...]:

@@ -15,8 +15,8 @@ from vortex.ops.selection import top
 from vortex.runtime.attention import Workspace
 from vortex.runtime.dtypes import rounded
 from vortex.runtime.plan import BlockList, Quota, SparseRows
-from vortex.runtime.pool import PAGE, KVPool, PageTable
-from vortex.runtime.table import BlockTable
+from vortex.runtime.pool import PAGE, KVPool, PageTable, take
+from vortex.runtime.table import BlockIds
 from vortex.targets.base import LayerCache, Program
 from vortex.targets.compiled import CompiledGraph
 
@@ -24,7 +24,7 @@ from vortex.targets.compiled import CompiledGraph
 class ReferenceProgram(CompiledGraph):
     """See `vortex.targets.base.Program`. A row is `[blocks, r, c]`; BATCHED is `[1, r, c]`."""
 
-    def scores(self, q: torch.Tensor, layer: LayerCache, table: BlockTable, rows: SparseRows) -> torch.Tensor:
+    def scores(self, q: torch.Tensor, layer: LayerCache, table: BlockIds, rows: SparseRows) -> torch.Tensor:
         out = torch.zeros((len(self.selections), len(rows), rows.blocks))
         for index in range(len(rows)):
             row = _row(rows, index)
@@ -45,7 +45,7 @@ class ReferenceProgram(CompiledGraph):
                 return place.q.float()
             if ref.name in self.request_fields:
                 return layer.requests[ref.name][place.owner][None].clone()
-            return self.field(layer, ref.name)[place.blocks].float()
+            return take(self.field(layer, ref.name), place.blocks).float()
 
         for step in self.live:
             inputs = tuple(operand(ref) for ref in step.node.inputs)
@@ -56,7 +56,8 @@ class ReferenceProgram(CompiledGraph):
             if format is Format.SLOTTED:
                 layer.requests[name][place.owner] = value[0]
             else:
-                layer.fields[name][place.blocks[row.span]] = value[row.span]
+                field = layer.fields[name]
+                field[place.blocks[row.span]] = value[row.span].to(field.dtype)
         return scores
 
 
@@ -102,7 +103,7 @@ class ReferenceTarget:
         for row in range(len(blocks)):
             tokens = int(listed.host_tokens[row])
             own = blocks[row, : -(-tokens // block_size)]
-            keys, values = (x[own].flatten(0, 1)[:tokens].float() for x in (k, v))
+            keys, values = (take(x, own).flatten(0, 1)[:tokens].float() for x in (k, v))
             out[row] = _attention(q[row], keys, values, scale)
         return out
 

@@ -15,7 +15,7 @@ from vortex.runtime.dtypes import rounded
 from vortex.runtime.plan import BlockList, Quota, SparseRows
 from vortex.runtime.pool import KVPool, PageTable
 from vortex.runtime.select import top_blocks
-from vortex.runtime.table import BlockTable
+from vortex.runtime.table import BlockIds
 from vortex.targets.base import LayerCache, Program
 from vortex.targets.compiled import CompiledGraph
 from vortex.targets.rewrite import bound_as_products
@@ -35,7 +35,7 @@ class TorchProgram(CompiledGraph):
         # Summaries that overflow a narrow format are infinite, and 0 * inf is not what the bound says.
         return graph if self.dtype == "float16" else bound_as_products(graph)
 
-    def scores(self, q: torch.Tensor, layer: LayerCache, table: BlockTable, rows: SparseRows) -> torch.Tensor:
+    def scores(self, q: torch.Tensor, layer: LayerCache, table: BlockIds, rows: SparseRows) -> torch.Tensor:
         count = len(rows)
         out = torch.empty((len(self.selections), count, rows.blocks), device=q.device)
         chunk = max(1, CHUNK_BYTES // (4 * self.widest * rows.blocks)) if q.device.type == "cpu" else count
@@ -48,7 +48,7 @@ class TorchProgram(CompiledGraph):
         return out
 
     def _part(
-        self, q: torch.Tensor, layer: LayerCache, table: BlockTable, part: _Part, out: torch.Tensor
+        self, q: torch.Tensor, layer: LayerCache, table: BlockIds, part: _Part, out: torch.Tensor
     ) -> None:
         """Scores of some rows into `out [selections, rows, blocks]`; saves what the flow saves."""
         done: dict[int, torch.Tensor] = {}
@@ -73,7 +73,8 @@ class TorchProgram(CompiledGraph):
             if format is Format.SLOTTED:
                 layer.requests[name][part.owners] = rounded(value, self.dtype)
             else:
-                layer.fields[name][part.ids[part.valid]] = rounded(value, self.dtype)
+                field = layer.fields[name]
+                field[part.ids[part.valid]] = rounded(value, self.dtype).to(field.dtype)
 
 
 @dataclass(frozen=True)

@@ -121,3 +121,15 @@ def remarks(config: VortexConfig, engine: Mapping[str, Any], model: ModelShape |
 def is_size(value: object) -> TypeGuard[int]:
     """Whether a value of JSON is a number of tokens, heads or ranks."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def unsupported(config: VortexConfig) -> Iterator[Problem]:
+    """Values of fields that this version cannot honour."""
+    if config.impl_backend == "cuda":
+        yield Problem(f"{PREFIX}impl_backend", "'cuda' is not supported: there are no CUDA kernels yet")
+    if config.use_tensor_core:
+        yield Problem(f"{PREFIX}use_tensor_core", "True is not supported: there are no generated kernels yet")
+    if config.attention_backend == "trtllm":
+        yield Problem(
+            f"{PREFIX}attention_backend", "'trtllm' is not supported: there is no block-table kernel yet"
+        )

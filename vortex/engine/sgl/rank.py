@@ -1,0 +1,164 @@
+"""What is sparse on one rank: SGLang's pools as the runtime sees them, and the flow deployed on them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from vortex.config import VortexConfig
+from vortex.engine.sgl import rules
+from vortex.engine.sgl.counters import EngineCounters
+from vortex.engine.sgl.deployed import Deployed, check_block_size, summary_bytes
+from vortex.errors import ConfigError
+from vortex.graph.geometry import Geometry
+from vortex.graph.model import FlowGraph
+from vortex.runtime.pool import KVPool
+
+KEY = "vortex"
+"""Where the config travels: `json_model_override_args`, from there into the model's config on every rank."""
+logger = logging.getLogger(__name__)
+
+
+def config_of(model_config: Any) -> VortexConfig | None:
+    """The config that this engine was started with; None: SGLang is left alone."""
+    found = getattr(model_config.hf_config, KEY, None)
+    return None if found is None else VortexConfig.model_validate(found)
+
+
+@dataclass(frozen=True)
+class RankShape:
+    """Kv heads and query heads a kv head of this rank, and the sizes of a key or latent."""
+
+    heads: int
+    group: int
+    head_dim: int
+    kv_lora_rank: int = 0
+
+    @classmethod
+    def of(cls, model_config: Any, latent: bool, ranks: int) -> RankShape:
+        queries = model_config.num_attention_heads // ranks
+        if latent:
+            rank, rope = model_config.kv_lora_rank, model_config.qk_rope_head_dim
+            return cls(1, queries, rank + rope, rank)
+        heads = model_config.get_num_kv_heads(ranks)
+        return cls(heads, queries // heads, model_config.head_dim)
+
+    def geometry(self, block_size: int) -> Geometry:
+        if self.kv_lora_rank:
+            rope = self.head_dim - self.kv_lora_rank
+            return Geometry.mla(block_size, self.kv_lora_rank, rope, self.group)
+        return Geometry(block_size, self.head_dim, self.group)
+
+
+def bytes_per_token(config: VortexConfig, shape: RankShape, page_size: int, layers: int) -> int:
+    """What the summaries of one token take on this rank, rounded up."""
+    geometry = shape.geometry(check_block_size(config, page_size))
+    sparse = layers - len(config.layers_skip or ())
+    block = summary_bytes(config.load_graph(geometry), geometry, config)
+    return -(-block * shape.heads * sparse // geometry.block_size)
+
+
+class SparseRank:
+    """Made once for a rank's KV pool. `deployed` None: everything is dense."""
+
+    def __init__(self, runner: Any, config: VortexConfig) -> None:
+        self.page_size = int(runner.page_size)
+        self.shape = RankShape.of(runner.model_config, runner.use_mla_backend, ranks())
+        self.runner = runner
+        self.pools = self._pools(runner.token_to_kv_pool)
+        self.dense_backend = ""
+        self.deployed: Deployed | None = self._made(config)
+        self.candidate: Deployed | None = None
+        """What `deploy` is about to go on with."""
+        if self.deployed.saved and not runner.server_args.disable_radix_cache:
+            wrong = rules.flow_errors(self.deployed.graph, {"disable_radix_cache": False}, None)
+            raise ConfigError("; ".join(map(str, wrong)))
+        self._fill_contexts(config, self.deployed.graph)
+
+    @property
+    def keeps_apart(self) -> bool:
+        """Whether requests must not share cached prefixes, though the engine has a prefix cache."""
+        return self.deployed is not None and bool(self.deployed.saved)
+
+    def prepare(self, config: VortexConfig | None) -> None:
+        """Make `config` (None: dense) the candidate. Raises VortexError and leaves all as it was."""
+        self.candidate = None
+        self.candidate = None if config is None else self._made(config)
+
+    def switch(self) -> None:
+        """Go on with the candidate; what is cached is summarised for it."""
+        self.deployed, self.candidate = self.candidate, None
+        if self.deployed is not None:
+            self.deployed.summarise_all()
+            self._fill_contexts(self.deployed.config, self.deployed.graph)
+
+    def _made(self, config: VortexConfig) -> Deployed:
+        for problem in rules.unsupported(config):
+            raise ConfigError(str(problem))
+        geometry = self.shape.geometry(check_block_size(config, self.page_size))
+        graph = self._graph(config, geometry)
+        skipped = set(config.layers_skip or ())
+        if skipped and max(skipped) >= len(self.pools):
+            raise ConfigError(f"layers_skip names layer {max(skipped)}, but the model has {len(self.pools)}")
+        pools = {index: pool for index, pool in self.pools.items() if index not in skipped}
+        slots = self.runner.req_to_token_pool.req_to_token.shape[0]
+        return Deployed(config, graph, geometry, pools, self.shape.heads, self.page_size, slots)
+
+    def _graph(self, config: VortexConfig, geometry: Geometry) -> FlowGraph:
+        graph = config.load_graph(geometry)
+        if graph.kind != geometry.kind:
+            needs = {"gqa": "k and v", "mla": "latents"}
+            raise ConfigError(f"the flow reads {needs[graph.kind]}, the model keeps {needs[geometry.kind]}")
+        return graph
+
+    def report(self) -> EngineCounters:
+        counters = EngineCounters() if self.deployed is None else self.deployed.report()
+        return counters.model_copy(update={"dense_backend": self.dense_backend})
+
+    def _fill_contexts(self, config: VortexConfig, graph: FlowGraph) -> None:
+        from vortex.cache.context import get_ctx as cache_context
+        from vortex.indexer.context import get_ctx as indexer_context
+
+        parent = _Parent(config, graph)
+        for context in (cache_context(), indexer_context()):
+            context.create(parent, self.runner, overwrite=True)
+
+    def _pools(self, pool: Any) -> dict[int, KVPool]:
+        """Views of SGLang's buffers, which stay where they are."""
+        found = {}
+        for index in range(pool.start_layer, pool.start_layer + pool.layer_num):
+            stored = [pool.get_key_buffer(index)]
+            if not self.shape.kv_lora_rank:
+                stored.append(pool.get_value_buffer(index))
+            if any(part.shape[-1] != self.shape.head_dim for part in stored):
+                shapes = [tuple(part.shape) for part in stored]
+                raise ConfigError(f"layer {index} stores {shapes}: keys and values must be equally wide")
+            found[index] = KVPool(*map(self._whole_pages, stored), kv_lora_rank=self.shape.kv_lora_rank)
+        return found
+
+    def _whole_pages(self, stored: torch.Tensor) -> torch.Tensor:
+        whole = stored[: stored.shape[0] // self.page_size * self.page_size]
+        return whole.squeeze(1) if whole.shape[1] == 1 else whole
+
+
+@dataclass(frozen=True)
+class _Parent:
+    """What the contexts of a flow are filled from."""
+
+    config: VortexConfig
+    graph: FlowGraph
+
+
+def ranks() -> int:
+    from sglang.srt.runtime_context import get_parallel
+
+    return int(get_parallel().attn_tp_size)
+
+
+def deploy_message(settings: str | None) -> VortexConfig | None:
+    """A config as `control.deploy` sends it."""
+    return None if settings is None else VortexConfig.model_validate(json.loads(settings))
