@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 from vortex.config import VortexConfig
 from vortex.engine.sgl.counters import EngineCounters
+from vortex.engine.sgl.scheduler import BUSY
 from vortex.errors import ConfigError
+
+IDLE_SECONDS = 5.0
+"""How long a scheduler may take to notice that its last request has ended."""
 
 
 def deploy(engine: Any, config: VortexConfig | None) -> None:
@@ -21,10 +26,15 @@ def deploy(engine: Any, config: VortexConfig | None) -> None:
         if config.module_path is not None:
             config = config.model_copy(update={"module_path": str(Path(config.module_path).resolve())})
         settings = config.model_dump_json(exclude_defaults=True)
-    try:
-        engine.collective_rpc("vortex_deploy", settings=settings)
-    except AssertionError as error:
-        raise ConfigError(str(error)) from None
+    deadline = time.monotonic() + IDLE_SECONDS
+    while True:
+        try:
+            engine.collective_rpc("vortex_deploy", settings=settings)
+            return
+        except AssertionError as error:
+            if str(error) != BUSY or time.monotonic() > deadline:
+                raise ConfigError(str(error)) from None
+            time.sleep(0.02)
 
 
 def counters(engine: Any) -> EngineCounters:

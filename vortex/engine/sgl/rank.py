@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +18,6 @@ from vortex.runtime.pool import KVPool
 
 KEY = "vortex"
 """Where the config travels: `json_model_override_args`, from there into the model's config on every rank."""
-logger = logging.getLogger(__name__)
 
 
 def config_of(model_config: Any) -> VortexConfig | None:
@@ -91,10 +88,11 @@ class SparseRank:
 
     def switch(self) -> None:
         """Go on with the candidate; what is cached is summarised for it."""
-        self.deployed, self.candidate = self.candidate, None
-        if self.deployed is not None:
-            self.deployed.summarise_all()
-            self._fill_contexts(self.deployed.config, self.deployed.graph)
+        found, self.candidate = self.candidate, None
+        if found is not None:
+            found.summarise_all()
+            self._fill_contexts(found.config, found.graph)
+        self.deployed = found
 
     def _made(self, config: VortexConfig) -> Deployed:
         for problem in rules.unsupported(config):
@@ -157,8 +155,3 @@ def ranks() -> int:
     from sglang.srt.runtime_context import get_parallel
 
     return int(get_parallel().attn_tp_size)
-
-
-def deploy_message(settings: str | None) -> VortexConfig | None:
-    """A config as `control.deploy` sends it."""
-    return None if settings is None else VortexConfig.model_validate(json.loads(settings))

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vortex.engine.sgl.rank import SparseRank, deploy_message
+from vortex.config import VortexConfig
 from vortex.errors import ConfigError
+
+if TYPE_CHECKING:
+    from vortex.engine.sgl.rank import SparseRank
+
+BUSY = "a flow cannot be swapped while requests are running: wait for them"
 
 
 def rank_of(scheduler: Any) -> SparseRank | None:
@@ -44,8 +49,8 @@ def _prepare(scheduler: Any, settings: str | None) -> None:
     if rank is None:
         raise ConfigError("the engine is dense: start it with vortex=VortexConfig(...)")
     if not scheduler.is_fully_idle():
-        raise ConfigError("a flow cannot be swapped while requests are running: wait for them")
-    rank.prepare(deploy_message(settings))
+        raise ConfigError(BUSY)
+    rank.prepare(None if settings is None else VortexConfig.model_validate_json(settings))
 
 
 def _gather(scheduler: Any, failed: str | None) -> list[str | None]:
