@@ -6,13 +6,13 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from evaluators.measure.samples import PREDICTION_CHARS
+from evaluators.measure.answers import scored
+from evaluators.measure.prompts import DenseAnswer
 from evaluators.measure.stopping import AnswerWatch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from evaluators.measure.workload import DenseAnswer
     from evaluators.ruler import Prompt
     from vortex.engine.hf.store import PromptStore
 
@@ -24,8 +24,6 @@ def answer_densely(
     prompts: Sequence[Prompt],
 ) -> tuple[list[DenseAnswer], float]:
     """The answers, and the seconds they took to decode."""
-    from evaluators.measure.workload import DenseAnswer
-    from evaluators.ruler import score
     from vortex.engine.hf.decode import decode
 
     limits = [prompt.max_new_tokens for prompt in prompts]
@@ -33,9 +31,5 @@ def answer_densely(
     begin = time.perf_counter()
     result = decode(model, store, None, None, None, limits, watch)
     seconds = time.perf_counter() - begin
-    answers = []
-    for prompt, tokens in zip(prompts, result.tokens, strict=True):
-        text = tokenizer.decode(tokens, skip_special_tokens=True)
-        value = score(prompt.metric, text, prompt.answers)
-        answers.append(DenseAnswer(prediction=text[:PREDICTION_CHARS], score=value, tokens=len(tokens)))
-    return answers, seconds
+    answers = scored(tokenizer, prompts, result.tokens)
+    return [DenseAnswer.of(answer) for answer in answers], seconds

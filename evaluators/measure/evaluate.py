@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluators.measure.answers import Answer, scored
 from evaluators.measure.measurement import Measurement, Split, measurement_of
+from evaluators.measure.prompts import PromptSet, StoredPrompt
 from evaluators.measure.samples import PREDICTION_CHARS, SampleResult
 from evaluators.measure.stopping import AnswerWatch
-from evaluators.measure.workload import StoredPrompt, Workload
+from evaluators.measure.workload import Workload
 
 if TYPE_CHECKING:
     from vortex.config import VortexConfig
+    from vortex.engine.sgl.model_shape import ModelShape
     from vortex.graph.model import FlowGraph
     from vortex.runtime.hooks import Hooks
 
@@ -42,47 +46,66 @@ def evaluate(
     With `stop_early` a row ends when its score is settled, which changes no score. Raises ConfigError where
     the settings do not fit the model, ValueError for a split that the workload is not of.
     """
-    from evaluators.probe.load import model_label
-
-    split = split or workload.spec.split
-    if (split == "heldout") != (workload.spec.split == "heldout"):
-        raise ValueError(f"these prompts are of the {workload.spec.split!r} split, not of {split!r}")
+    split = _checked_split(split, workload.spec.split)
     positions = list(workload.positions if prompts is None else prompts)
-    chosen = [workload.meta.prompts[position] for position in positions]
     begin = time.perf_counter()
-    if graph is None:
-        answers = [(p.dense.prediction, p.dense.score, p.dense.tokens) for p in chosen]
+    if graph is None:  # the answers were decoded when the workload was built
+        answers = [workload.prompts[position].dense.answer for position in positions]
+        begin -= workload.meta.dense_seconds * len(positions) / len(workload)
     else:
         answers = decode_answers(graph, config, workload, positions, stop_early=stop_early)
+    return measured(
+        graph, config, workload, positions, answers, split, ENGINE, str(workload.model.device), begin
+    )
+
+
+def measured(
+    graph: FlowGraph | None,
+    config: VortexConfig,
+    workload: PromptSet[StoredPrompt],
+    positions: Sequence[int],
+    answers: Sequence[Answer],
+    split: Split | None,
+    engine: str,
+    device: str,
+    begin: float,
+) -> Measurement:
+    """The measurement that an engine's answers to the prompts at `positions` make. `begin`: when it began,
+    by `time.perf_counter()`. Raises as `evaluate` does."""
+    from evaluators.probe.load import model_label
+
+    split = _checked_split(split, workload.spec.split)
+    chosen = [workload.prompts[position] for position in positions]
     traffic, dense = price(graph, config, workload, chosen)
-    seconds = time.perf_counter() - begin
-    if graph is None:  # the answers were decoded when the workload was built
-        seconds += workload.meta.dense_seconds * len(chosen) / len(workload)
     samples = [
         SampleResult(
             task=prompt.task,
             prompt=prompt.index,
-            score=score,
+            score=answer.score,
             bytes=float(row_bytes),
             dense_bytes=float(row_dense),
-            new_tokens=tokens,
-            prediction=text[:PREDICTION_CHARS],
+            new_tokens=answer.tokens,
+            prediction=answer.text[:PREDICTION_CHARS],
         )
-        for prompt, (text, score, tokens), row_bytes, row_dense in zip(
-            chosen, answers, traffic, dense, strict=True
-        )
+        for prompt, answer, row_bytes, row_dense in zip(chosen, answers, traffic, dense, strict=True)
     ]
     return measurement_of(
         samples,
         split=split,
         workload=workload.key,
         model=model_label(workload.spec.model),
-        engine=ENGINE,
-        device=str(workload.model.device),
+        engine=engine,
+        device=device,
         length=workload.spec.length,
-        seconds=seconds,
+        seconds=time.perf_counter() - begin,
         tasks_excluded=workload.excluded,
     )
+
+
+def _checked_split(split: Split | None, given: Split) -> Split:
+    if split is not None and (split == "heldout") != (given == "heldout"):
+        raise ValueError(f"these prompts are of the {given!r} split, not of {split!r}")
+    return split or given
 
 
 def decode_answers(
@@ -93,25 +116,23 @@ def decode_answers(
     *,
     stop_early: bool = True,
     hooks: Hooks | None = None,
-) -> list[tuple[str, float, int]]:
-    """(text, score, new tokens) of the prompts at `positions`; `hooks` may replace a graph's scores."""
-    from evaluators.ruler import score
+) -> list[Answer]:
+    """What a candidate says to the prompts at `positions`; `hooks` may replace a graph's scores."""
     from vortex.engine.hf.decode import decode
 
-    chosen = [workload.meta.prompts[position] for position in positions]
+    chosen = [workload.prompts[position] for position in positions]
     limits = [prompt.max_new_tokens for prompt in chosen]
     watch = AnswerWatch(workload.tokenizer, [p.answers for p in chosen], [p.metric for p in chosen], limits)
     stop = watch if stop_early else None
     result = decode(workload.model, workload.store, positions, graph, config, limits, stop, hooks=hooks)
-    texts = [workload.tokenizer.decode(tokens, skip_special_tokens=True) for tokens in result.tokens]
-    return [
-        (text, score(prompt.metric, text, prompt.answers), len(tokens))
-        for prompt, text, tokens in zip(chosen, texts, result.tokens, strict=True)
-    ]
+    return scored(workload.tokenizer, chosen, result.tokens)
 
 
 def price(
-    graph: FlowGraph | None, config: VortexConfig, workload: Workload, chosen: Sequence[StoredPrompt]
+    graph: FlowGraph | None,
+    config: VortexConfig,
+    workload: PromptSet[StoredPrompt],
+    chosen: Sequence[StoredPrompt],
 ) -> tuple[Floats, Floats]:
     """Bytes of a decode step of the whole model, and dense attention's: the mean over each prompt's steps.
 
@@ -119,12 +140,11 @@ def price(
     reference step or any later one: a policy that turns dense where answers are due to be complete pays
     for what it reads there. It depends on the plan alone, not on when a row stops.
     """
-    from vortex.engine.hf.geometry import ModelShape
     from vortex.runtime.traffic import Traffic
 
-    shape = ModelShape.of(workload.model)
-    geometry = workload.store.pools[0].geometry(config.block_size or 16, shape.group)
-    traffic = Traffic(graph, geometry, config, shape.layers, shape.heads)
+    shape = model_shape(workload.spec.model)
+    heads = 1 if shape.kind == "mla" else shape.kv_heads
+    traffic = Traffic(graph, shape.geometry(config.block_size or 16), config, shape.layers, heads)
     lengths = [step_lengths(prompt) for prompt in chosen]
     every, where = np.unique(np.concatenate(lengths), return_inverse=True)
     ends = np.cumsum([len(length) for length in lengths])[:-1]
@@ -136,6 +156,16 @@ def price(
         yardstick[row] = theirs[:least].mean()
         priced[row] = yardstick[row] * shares[least - 1 :].max()
     return priced, yardstick
+
+
+def model_shape(folder: Path) -> ModelShape:
+    """The attention of the model in `folder`."""
+    from vortex.engine.sgl.model_shape import read_shape
+
+    shape = read_shape(folder)
+    if shape is None:
+        raise FileNotFoundError(f"{folder} holds no config.json: give the folder of a transformers model")
+    return shape
 
 
 def step_lengths(prompt: StoredPrompt) -> NDArray[np.int64]:

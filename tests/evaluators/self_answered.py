@@ -6,8 +6,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from evaluators.measure.prompts import load_tokenizer
 from evaluators.measure.spec import WorkloadSpec
-from evaluators.measure.workload import META, WorkloadMeta, load_model, load_tokenizer, write_workload
+from evaluators.measure.workload import META, WorkloadMeta, load_model, write_workload
 
 NEW_TOKENS = 24
 
