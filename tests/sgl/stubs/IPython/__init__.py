@@ -1,0 +1,1 @@
+"""Stands in for IPython: SGLang imports two functions of it that only notebooks call."""
