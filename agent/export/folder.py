@@ -10,11 +10,13 @@ import tempfile
 from pathlib import Path
 
 from agent.export.choose import Chosen
+from agent.export.launch import engine_options, launch_script
 from agent.export.readme import readme
 from agent.export.report import (
     CONFIG,
     FLOW,
     GRAPH,
+    LAUNCH,
     PROBE,
     README,
     REPORT,
@@ -51,12 +53,14 @@ def export(ledger: Ledger, run: RunRecord, chosen: Chosen, to: Path, force: bool
     name = flow_name(chosen.row.name, candidate.hash)
     report = _report(ledger, run, chosen, candidate, name)
     config = candidate.config(name, FLOW).model_dump(mode="json")
+    options = engine_options(graph, candidate.knobs.block_size)
     files = {
         FLOW: render_flow(graph, name),
         GRAPH: graph.to_json() + "\n",
         CONFIG: json.dumps(config, indent=2) + "\n",
+        LAUNCH: launch_script(options),
         REPORT: report.model_dump_json(indent=1) + "\n",
-        README: readme(report, config),
+        README: readme(report, config, options),
     }
     _replace(to, files)
     return report
@@ -125,6 +129,7 @@ def _replace(to: Path, files: dict[str, str]) -> None:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
+        (fresh / LAUNCH).chmod(0o755)
         fresh.chmod(0o755)
         old = None
         if to.exists():

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from agent.export.report import CONFIG, FLOW, GRAPH, REPORT, ExportReport, Result
+from agent.export.report import CONFIG, FLOW, GRAPH, LAUNCH, REPORT, ExportReport, Result
 
 
-def readme(report: ExportReport, config: Mapping[str, object]) -> str:
-    """What the folder is, what was measured, and how to use and check it."""
+def readme(report: ExportReport, config: Mapping[str, object], engine: Mapping[str, object]) -> str:
+    """What the folder is, what was measured, and how to use and check it. `engine`: SGLang's arguments."""
     measured = report.result.measurement
     level = 100 * report.result.accuracy.level
     lines = [
@@ -37,9 +37,32 @@ def readme(report: ExportReport, config: Mapping[str, object]) -> str:
         lines.append(f"Hypothesis of its proposer ({report.proposer}): {report.hypothesis}")
     lines += [
         "",
-        "## Use",
+        "## Serve",
         "",
-        "From this folder:",
+        "With SGLang 0.5.16 and Vortex installed, from any working directory:",
+        "",
+        "```",
+        f"{LAUNCH} MODEL [TP] [server options ...]      # OpenAI-compatible API on 127.0.0.1:30000",
+        "```",
+        "",
+        f"`{LAUNCH}` says which options it sets and how to change them. Without a server:",
+        "",
+        "```python",
+        "import sglang as sgl",
+        "from vortex_torch.engine.sgl.config import VortexConfig",
+        "",
+        f'config = VortexConfig.from_file("{CONFIG}")',
+        "engine = sgl.Engine(",
+        '    model_path="path/of/a/model",',
+        *(f"    {name}={value!r}," for name, value in engine.items()),
+        "    disable_overlap_schedule=True,",
+        "    vortex=config,",
+        ")",
+        "```",
+        "",
+        "## Use without a GPU",
+        "",
+        "From this folder, on a decoder of transformers:",
         "",
         "```python",
         "from vortex.config import VortexConfig",
@@ -53,13 +76,15 @@ def readme(report: ExportReport, config: Mapping[str, object]) -> str:
         "## Check",
         "",
         "`python -m agent.export --verify <this folder>` traces the flow afresh, compares hashes,",
-        "and measures again.",
+        "and measures again: with `--engine sglang` in SGLang. `--serve` also starts the launch script and",
+        "sends it a request.",
         "",
         "## Files",
         "",
         f"* `{FLOW}`: the flow, registered as `{report.name}`.",
         f"* `{GRAPH}`: the same as data; hash `{report.graph_hash}`.",
         f"* `{CONFIG}`: block size {config['block_size']}, topk_val {config['topk_val']}, and the rest.",
+        f"* `{LAUNCH}`: starts a server with them.",
         f"* `{REPORT}`: measurements with every sample, environment, ledger id {report.origin.candidate} "
         f"of run {report.origin.run}; candidate hash `{report.hash}`.",
         "",

@@ -14,14 +14,15 @@ from search_spaces.knobs import Knobs
 from vortex.errors import VortexError
 
 FORMAT = 1
-FLOW, GRAPH, CONFIG, REPORT, README = (
+FLOW, GRAPH, CONFIG, LAUNCH, REPORT, README = (
     "flow.py",
     "graph.json",
     "vortex_config.json",
+    "launch.sh",
     "report.json",
     "README.md",
 )
-FILES = (FLOW, GRAPH, CONFIG, REPORT, README)
+FILES = (FLOW, GRAPH, CONFIG, LAUNCH, REPORT, README)
 PROBE = "probe"
 """Stands for the shipped probe model, wherever it is installed."""
 
