@@ -19,6 +19,9 @@ from vortex.errors import ConfigError
 class VortexBackend(AttentionBackend):  # type: ignore[misc]
     """What is not defined here, settable attributes included, is the dense backend's."""
 
+    needs_cpu_seq_lens = True
+    """The plan is made from lengths that the host has, whatever the dense backend needs."""
+
     def __init__(self, dense: Any, rank: SparseRank) -> None:
         self.dense, self.rank = dense, rank
         rank.dense_backend = type(dense).__name__

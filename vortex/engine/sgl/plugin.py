@@ -78,6 +78,10 @@ def _wrap(result: Any, runner: Any, full_attn_backend: Any) -> Any:
         return None
     from vortex.engine.sgl.backend import VortexBackend
 
+    if result is not full_attn_backend:
+        raise ConfigError(
+            f"{type(result).__name__} serves this model: its layers are not all plain attention"
+        )
     pool = runner.token_to_kv_pool
     if not hasattr(pool, "vortex"):  # several backends may share one pool
         pool.vortex = SparseRank(runner, config)

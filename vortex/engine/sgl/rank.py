@@ -63,6 +63,8 @@ class SparseRank:
     """Made once for a rank's KV pool. `deployed` None: everything is dense."""
 
     def __init__(self, runner: Any, config: VortexConfig) -> None:
+        if runner.is_hybrid_swa or runner.sliding_window_size is not None:
+            raise ConfigError("the model has layers with a sliding window: they are not supported")
         self.page_size = int(runner.page_size)
         self.shape = RankShape.of(runner.model_config, runner.use_mla_backend, ranks())
         self.runner = runner
