@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vortex.check.describe import Setting
-from vortex.check.examine import Examined, examine_file, examine_flow
+from vortex.check.examine import Examined, examine_file, examine_flow, examine_graph
 from vortex.check.report import ConfigReport, Note, Report
 from vortex.config import VortexConfig
 from vortex.engine.sgl.check_engine_config import EngineReport, read_settings, with_flow
@@ -20,6 +20,7 @@ from vortex.errors import FlowLoadError, RegistryError
 from vortex.flow import FlowBase, get, has, list_keys
 from vortex.flow.verify import GRAPH_ONLY
 from vortex.graph.geometry import Geometry
+from vortex.graph.model import FlowGraph
 
 CONTEXT = 32768
 
@@ -79,10 +80,12 @@ def _check_config(file: Path, trust: bool, sizes: Sizes) -> Report:
         return Report(None, config=noted([engine], str(file)))
     setting = _setting(engine, sizes)
     try:
-        if config.module_path is not None:
-            examined = examine_file(Path(config.module_path), setting, name=config.module_name, trust=trust)
-        else:
+        if config.module_path is None:
             examined = _shipped(config.module_name, setting)
+        elif config.module_path.endswith(".json"):
+            examined = examine_graph(Path(config.module_path), config.module_name, setting)
+        else:
+            examined = examine_file(Path(config.module_path), setting, name=config.module_name, trust=trust)
     except RegistryError as error:
         return Report(config.module_path, config=noted([_wrong(engine, str(error))], str(file)))
     notes = noted(_tried(engine, examined.built.values()), str(file))
@@ -118,7 +121,7 @@ def _wrong(engine: EngineReport, message: str) -> EngineReport:
     return replace(engine, errors=(*engine.errors, Problem(f"{PREFIX}module_name", message)))
 
 
-def _tried(engine: EngineReport, flows: Iterable[FlowBase]) -> list[EngineReport]:
+def _tried(engine: EngineReport, flows: Iterable[FlowBase | FlowGraph]) -> list[EngineReport]:
     """The settings with each flow; alone where there is none."""
     return [with_flow(engine, flow, targets=GRAPH_ONLY) for flow in flows] or [engine]
 

@@ -32,6 +32,7 @@ from vortex.flow.loader import construct, no_flow
 from vortex.flow.verify import is_taken
 from vortex.flow.where import raising_line
 from vortex.graph.advice import advice
+from vortex.graph.model import FlowGraph
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Examined:
     source: Finding | None = None
     error: Finding | None = None
     flows: tuple[FlowReport, ...] = ()
-    built: dict[str, FlowBase] = field(default_factory=dict)
+    built: dict[str, FlowBase | FlowGraph] = field(default_factory=dict)
 
 
 def examine_file(path: Path, setting: Setting, *, name: str | None = None, trust: bool = False) -> Examined:
@@ -66,7 +67,7 @@ def examine_file(path: Path, setting: Setting, *, name: str | None = None, trust
         raise RegistryError(f"{path}: {unknown('flow', name, classes)}")
     chosen = classes if name is None else {name: classes[name]}
     found = [examine_flow(key, cls, setting, path) for key, cls in chosen.items()]
-    built = {report.name: flow for report, flow in found if flow is not None}
+    built: dict[str, FlowBase | FlowGraph] = {r.name: flow for r, flow in found if flow is not None}
     return Examined(source, None, tuple(report for report, _ in found), built)
 
 
@@ -86,6 +87,21 @@ def examine_flow(
     except VortexError as fault:
         return replace(report, kind=cls.kind, error=finding(fault, path)), None
     said = [str(warning.message) for warning in heard if issubclass(warning.category, FlowAdvice)]
+    return _described(replace(report, advice=tuple(said)), graph, setting, path), flow
+
+
+def examine_graph(path: Path, name: str, setting: Setting) -> Examined:
+    """A `graph.json`, which is read as data; `name` is what a configuration calls it."""
+    try:
+        graph = FlowGraph.from_json(path.read_bytes())
+    except OSError as error:
+        return Examined(error=Finding("load", f"cannot be read: {error}"))
+    except VortexError as fault:
+        return Examined(error=finding(fault, path))
+    return Examined(flows=(_described(FlowReport(name), graph, setting, path),), built={name: graph})
+
+
+def _described(report: FlowReport, graph: FlowGraph, setting: Setting, path: Path) -> FlowReport:
     report = replace(
         report,
         kind=graph.kind,
@@ -93,14 +109,14 @@ def examine_flow(
         fields=describe.stored(graph, setting.config),
         ops=describe.ops(graph),
         guards=graph.guards,
-        advice=(*said, *advice(graph)),
+        advice=(*report.advice, *advice(graph)),
     )
     with contextlib.suppress(PolicyError):  # what only a CUDA compiler understands has no price here
         try:
             report = replace(report, cost=describe.cost(graph, setting))
         except (GuardError, GraphError) as fault:
             report = replace(report, error=finding(fault, path))
-    return report, flow
+    return report
 
 
 def _refusal(text: str) -> Finding | None:

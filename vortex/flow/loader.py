@@ -19,6 +19,7 @@ from vortex.errors import (
     FlowInitError,
     FlowLoadError,
     FlowTypeError,
+    GraphError,
     RegistryError,
     VortexError,
     unknown,
@@ -247,6 +248,8 @@ def _load_graph(text: str, geometry: Geometry | None) -> FlowGraph:
             return FlowGraph.from_json(Path(text).read_bytes())
         except OSError as error:
             raise FlowLoadError(f"cannot read the graph {text}: {error}") from None
+        except GraphError as error:
+            raise GraphError(f"{text}: {error}") from None
     path, _, name = text.partition(".py:")
     if name:
         load_file(path + ".py")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from vortex.errors import ConfigError, FlowLoadError, RegistryError, VortexError, unknown
 from vortex.flow.base import FlowBase
-from vortex.flow.loader import build_vflow, construct, load_source, trace_flow
+from vortex.flow.loader import build_vflow, construct, load_graph, load_source, trace_flow
 from vortex.flow.registry import get, has
 from vortex.graph.geometry import Geometry
 from vortex.graph.model import FlowGraph
@@ -104,7 +104,7 @@ def shapes(
 
 
 def verify_flow_compilable(
-    flow: FlowBase | type[FlowBase] | str | Path,
+    flow: FlowBase | type[FlowBase] | FlowGraph | str | Path,
     *,
     init_kwargs: dict[str, Any] | None = None,
     block_sizes: Iterable[int] | None = None,
@@ -114,8 +114,8 @@ def verify_flow_compilable(
     dtypes: Sequence[Dtype] = DTYPES,
     targets: Sequence[str] | None = None,
 ) -> CompileReport:
-    """Compiles a flow (object, class, registered name, `flow.py`, or `flow.py:name` where a file registers
-    several) for every combination of these sizes, number formats and targets.
+    """Compiles a flow (object, class, graph, name, `graph.json`, `flow.py`, or `flow.py:name` where a
+    file registers several) for every combination of these sizes, formats and targets.
 
     targets: names, by default all that exist; `GRAPH_ONLY` asks none of them and needs no torch.
     Raises VerifyError when nothing compiles, FlowLoadError or FlowInitError when there is no flow,
@@ -133,12 +133,16 @@ def verify_flow_compilable(
 
 
 def _resolve(
-    flow: FlowBase | type[FlowBase] | str | Path, init_kwargs: dict[str, Any] | None
-) -> tuple[str, FlowBase]:
+    flow: FlowBase | type[FlowBase] | FlowGraph | str | Path, init_kwargs: dict[str, Any] | None
+) -> tuple[str, FlowBase | FlowGraph]:
     if isinstance(flow, FlowBase):
         return type(flow).__name__, flow
+    if isinstance(flow, FlowGraph):
+        return f"graph {flow.hash[:12]}", flow
     if isinstance(flow, type):
         return flow.__name__, construct(flow, init_kwargs)
+    if str(flow).endswith(".json"):
+        return str(flow), load_graph(flow)
     path, _, name = str(flow).partition(".py:")
     if name:
         return read_flow(path + ".py", name, init_kwargs)
@@ -185,7 +189,7 @@ def _targets(names: Sequence[str] | None) -> list[Target]:
 
 
 def _attempts(
-    flow: FlowBase, geometries: list[Geometry], dtypes: Sequence[Dtype], targets: list[Target]
+    flow: FlowBase | FlowGraph, geometries: list[Geometry], dtypes: Sequence[Dtype], targets: list[Target]
 ) -> Iterator[Attempt]:
     graph: FlowGraph | None = None
     programs = [(target, dtype) for target in targets for dtype in dtypes]
@@ -213,8 +217,11 @@ def _fault(target: Target, graph: FlowGraph | None, geometry: Geometry, dtype: D
     return None
 
 
-def _graph_at(flow: FlowBase, known: FlowGraph | None, geometry: Geometry) -> FlowGraph:
+def _graph_at(flow: FlowBase | FlowGraph, known: FlowGraph | None, geometry: Geometry) -> FlowGraph:
     """A graph that serves `geometry`: the one of earlier shapes if it does, else a new trace."""
+    if isinstance(flow, FlowGraph):
+        flow.instantiate(geometry)
+        return flow
     if known is not None:
         try:
             known.instantiate(geometry)

@@ -11,10 +11,16 @@ from typing import Any
 import pytest
 
 from tests.vortex.check.sources import GOOD, ILL_TYPED, ONLY_128, SAVING
+from vortex.check.check import check
 from vortex.config import UNSUPPORTED
-from vortex.engine.sgl.check_engine_config import check_engine_config, inspect_engine_config
+from vortex.engine.sgl.check_engine_config import (
+    EngineReport,
+    check_engine_config,
+    inspect_engine_config,
+)
 from vortex.engine.sgl.model_shape import read_shape
 from vortex.errors import ConfigError
+from vortex.flow import trace_source
 from vortex.flow.verify import GRAPH_ONLY, GROUPS, HEAD_DIMS
 from vortex.graph import Geometry
 
@@ -132,12 +138,17 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"attention_backend": "trtllm_mla"}, "attention_backend", "is for a vFlowMLA"),
     ({"attention_backend": "flashinfr"}, "attention_backend", "did you mean 'flashinfer'?"),
-    ({"kv_cache_dtype": "fp4_e2m1"}, "kv_cache_dtype", "known: auto, bf16"),
+    ({"kv_cache_dtype": "fp16"}, "kv_cache_dtype", "known: auto, bf16"),
     ({"mem_fraction_static": 1.2}, "mem_fraction_static", "between 0 and 1"),
     ({"page_size": 0}, "page_size", "at least 1"),
+    ({"page_size": 1}, "page_size", "is 1: a block lies within a page"),
+    ({"page_size": 1, "vortex_block_size": None}, "page_size", "is 1: a block lies within a page"),
+    ({"page_size": None, "vortex_block_size": 1}, "page_size", "is 1: a block lies within a page"),
+    ({"page_size": 8}, "vortex_block_size", "must divide page_size=8"),
     ({"tp_size": "2"}, "tp_size", "at least 1"),
     ({"tp_size": 3}, "tp_size", "cannot be split over 3 ranks"),
     ({"disable_radix_cache": "true"}, "disable_radix_cache", "true or false"),
+    ({"decode_attention_backend": "aiter"}, "decode_attention_backend", "unknown attention backend 'aiter'"),
     ({"model_path": 3}, "model_path", "must be a path"),
     ({"enable_vortex_sparsity": 1}, "enable_vortex_sparsity", "true or false"),
 ]
@@ -201,13 +212,48 @@ def test_a_shape_that_the_flow_does_not_serve(folder: Path) -> None:
 
 
 def test_policies(folder: Path) -> None:
-    checked = check_engine_config(
-        write(folder, vortex_schedule_policy="return cached_block_len / 8;"), targets=GRAPH_ONLY
-    )
-    assert checked.warnings == ()
-    cuda = "int s = 0; for (int i = 0; i < 4; ++i) s += i; return s;"
-    report = check_engine_config(write(folder, vortex_schedule_policy=cuda), targets=GRAPH_ONLY)
-    assert "only a CUDA compiler can judge it" in report.warnings[0].message
+    def judged(text: str) -> EngineReport:
+        path = write(folder, vortex_schedule_policy=text, vortex_compilation_cache_dir=str(folder / "cache"))
+        return inspect_engine_config(path, targets=GRAPH_ONLY)
+
+    assert (judged("return cached_block_len / 8;").errors, (folder / "cache").exists()) == ((), False)
+    report = judged("int s = 0; for (int i = 0; i < 4; ++i) s += i; return s;")
+    assert (report.errors, report.warnings) == ((), ())
+    assert len(list((folder / "cache" / "policies").iterdir())) == 1
+    (error,) = judged("return 1;\nreturn no_such_name;").errors
+    assert error.key == "vortex_schedule_policy"
+    assert error.message.startswith("row 2, column ")
+    assert "does not compile it" in error.message
+    assert "no_such_name" in error.message
+
+
+def test_a_graph_is_a_flow_too(folder: Path) -> None:
+    graph = trace_source(GOOD)
+    (folder / "graph.json").write_text(graph.to_json())
+    path = write(folder, vortex_module_path="graph.json", vortex_module_name="found")
+    report = check_engine_config(path)
+    assert report.sweep is not None
+    assert {attempt.geometry for attempt in report.sweep.compiled} == {Geometry(16, 128, 2)}
+    checked = check(path)
+    assert checked.ok
+    assert [(flow.name, flow.hash) for flow in checked.flows] == [("found", graph.hash)]
+    assert checked.flows[0].cost is not None
+    for text in ("{}", "["):
+        (folder / "graph.json").write_text(text)
+        (error,) = inspect_engine_config(path).errors
+        assert (error.key, "graph.json: " in error.message) == ("vortex_module_name", True), error
+        assert not check(path).ok
+    (folder / "graph.json").unlink()
+    (error,) = inspect_engine_config(path).errors
+    assert "cannot read the graph" in error.message
+    assert not check(path).ok
+
+
+def test_a_graph_that_saves(folder: Path) -> None:
+    (folder / "graph.json").write_text(trace_source(SAVING).to_json())
+    path = write(folder, vortex_module_path="graph.json", enable_mixed_chunk=True)
+    errors = inspect_engine_config(path, targets=GRAPH_ONLY).errors
+    assert [error.key for error in errors] == ["disable_radix_cache", "enable_mixed_chunk"]
 
 
 def test_a_dense_engine_is_said_to_be_one(folder: Path) -> None:

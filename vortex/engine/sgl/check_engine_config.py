@@ -18,8 +18,9 @@ from vortex.engine.sgl import rules
 from vortex.engine.sgl.model_shape import ModelShape, read_shape
 from vortex.engine.sgl.options import EXPLICIT, PREFIX, SWITCH, Problem, split
 from vortex.errors import ConfigError, VortexError
-from vortex.flow import FlowBase, build_vflow, trace_flow
+from vortex.flow import FlowBase, build_vflow, load_graph, trace_flow
 from vortex.flow.verify import BLOCK_SIZES, CompileReport, VerifyError, read_flow, verify_flow_compilable
+from vortex.graph.model import FlowGraph
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,17 @@ def inspect_engine_config(path: str | Path, *, targets: Sequence[str] | None = N
         return report
     name, file = report.config.module_name, report.config.module_path
     try:
-        flow = build_vflow(name) if file is None else read_flow(file, name)[1]
+        flow = read_named(name, file)
     except VortexError as error:
         return replace(report, errors=(*report.errors, Problem(f"{PREFIX}module_name", str(error))))
     return with_flow(report, flow, targets=targets)
+
+
+def read_named(name: str, file: str | None) -> FlowBase | FlowGraph:
+    """The flow that a config names, built and not registered in this process. Raises VortexError."""
+    if file is None:
+        return build_vflow(name)
+    return load_graph(file) if file.endswith(".json") else read_flow(file, name)[1]
 
 
 def read_settings(source: str | Path, *, needs_name: bool = True) -> EngineReport:
@@ -96,6 +104,7 @@ def settings(options: Mapping[str, Any], folder: Path = Path(), *, needs_name: b
         model = _model(found.engine, folder)
     except ConfigError as error:
         errors.append(Problem("model_path", str(error)))
+    errors += rules.config_errors(config)
     errors += rules.size_errors(config, found.engine, model)
     warnings = tuple(rules.remarks(config, found.engine, model))
     return replace(report, config=config, model=model, errors=tuple(errors), warnings=warnings)
@@ -108,7 +117,9 @@ def _model(engine: Mapping[str, Any], folder: Path) -> ModelShape | None:
     return read_shape(Path(path)) or read_shape(folder / path)
 
 
-def with_flow(report: EngineReport, flow: FlowBase, *, targets: Sequence[str] | None = None) -> EngineReport:
+def with_flow(
+    report: EngineReport, flow: FlowBase | FlowGraph, *, targets: Sequence[str] | None = None
+) -> EngineReport:
     """Adds the compile sweep, and the rules that depend on what the flow does."""
     config, model = report.config, report.model
     if config is None:
@@ -125,7 +136,8 @@ def with_flow(report: EngineReport, flow: FlowBase, *, targets: Sequence[str] | 
         text = f"does not compile for {len(sweep.failed)} of {len(sweep.attempts)} combinations, such as "
         problem = Problem(f"{PREFIX}module_name", f"{text}{first}: {first.error}")
         (warnings if fitting is None else errors).append(problem)
-    graph = trace_flow(flow, geometry=sweep.compiled[0].geometry)
+    at = sweep.compiled[0].geometry
+    graph = flow if isinstance(flow, FlowGraph) else trace_flow(flow, geometry=at)
     (errors if report.engine else warnings).extend(rules.flow_errors(graph, report.engine, model))
     return replace(report, errors=tuple(errors), warnings=tuple(warnings), sweep=sweep)
 
@@ -134,7 +146,7 @@ def _sweep(
     config: VortexConfig,
     engine: Mapping[str, Any],
     model: ModelShape | None,
-    flow: FlowBase,
+    flow: FlowBase | FlowGraph,
     targets: Sequence[str] | None,
 ) -> CompileReport:
     """At the shape of the model where it is known, otherwise over the usual shapes."""
@@ -142,8 +154,8 @@ def _sweep(
     blocks = [block] if rules.is_size(block) else BLOCK_SIZES
     if model is None:
         return verify_flow_compilable(flow, block_sizes=blocks, dtypes=[config.dtype], targets=targets)
-    ranks = engine.get("tp_size", 1)
-    at = model.geometry(blocks[0], ranks if rules.is_size(ranks) and model.heads % ranks == 0 else 1)
+    ranks = rules.attention_ranks(engine)
+    at = model.geometry(blocks[0], ranks if model.heads % ranks == 0 else 1)
     return verify_flow_compilable(
         flow,
         block_sizes=blocks,

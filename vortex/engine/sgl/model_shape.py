@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vortex.engine.sgl.plain_attention import faults
 from vortex.errors import ConfigError
 from vortex.graph.geometry import Geometry
 
@@ -15,7 +16,7 @@ from vortex.graph.geometry import Geometry
 @dataclass(frozen=True)
 class ModelShape:
     """Layers, query and kv heads, features of a head, longest sequence in tokens. MLA models have the two
-    parts of their latent instead of kv heads and `head_dim`."""
+    parts of their latent instead of kv heads and `head_dim`. `faults`: why its attention cannot be sparse."""
 
     layers: int
     heads: int
@@ -24,6 +25,7 @@ class ModelShape:
     context: int
     kv_lora_rank: int = 0
     qk_rope_head_dim: int = 0
+    faults: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -49,7 +51,7 @@ def read_shape(folder: Path) -> ModelShape | None:
         return None
     try:
         data: Mapping[str, Any] = json.loads(file.read_text())
-        data = data.get("text_config", data)
+        outer, data = data, data.get("text_config") or data
         heads = int(data["num_attention_heads"])
         return ModelShape(
             layers=int(data["num_hidden_layers"]),
@@ -59,6 +61,7 @@ def read_shape(folder: Path) -> ModelShape | None:
             context=int(data["max_position_embeddings"]),
             kv_lora_rank=int(data.get("kv_lora_rank") or 0),
             qk_rope_head_dim=int(data.get("qk_rope_head_dim") or 0),
+            faults=tuple(faults({**outer, **data})),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{file} does not describe a decoder: {type(error).__name__}: {error}") from None
