@@ -82,7 +82,7 @@ class GuardError(VortexError):
 
 
 class PolicyError(VortexError):
-    """A `schedule_policy` is outside the checked subset, or does not compile. `row`, `column` count from 1."""
+    """A `schedule_policy` is outside the checked subset, or does not compile. `row`, `column` start at 1."""
 
     def __init__(self, message: str, row: int = 1, column: int = 1) -> None:
         super().__init__(message, row, column)
