@@ -36,16 +36,18 @@ class Job(BaseModel):
 class EvaluatorSpec(BaseModel):
     """Which evaluator the workers run: `factory` is "module:callable", called once per worker with
     `settings`, a JSON text that the factory validates. What it returns is called with each Job and gives a
-    Measurement."""
+    Measurement. Each worker has `gpus` GPUs to itself."""
 
     model_config = ConfigDict(frozen=True)
 
     factory: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
     settings: str = "{}"
+    gpus: int = Field(default=0, ge=0)
 
 
 class Limits(BaseModel):
-    """What one worker may use. `memory_bytes` comes on top of what the opened evaluator holds already."""
+    """What one worker may use. `memory_bytes` comes on top of what the opened evaluator holds already. It is
+    not kept where there are GPUs, whose driver maps far more address space than there is memory."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -13,9 +13,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from evaluators.executor.base import EvaluatorSpec, Limits
+from evaluators.executor.base import EvaluatorSpec, ExecutorError, Limits
 from evaluators.executor.process import WorkerProcess
 from evaluators.executor.supervisor import Event, Lost, Supervisor
+from evaluators.measure.gpus import visible
+
+
+def gpu_shares(each: int, workers: int) -> tuple[tuple[str, ...], ...]:
+    """GPUs of this machine for each worker, none twice. Raises ExecutorError where there are too few."""
+    if not each:
+        return ()
+    names = visible()
+    if len(names) < each * workers:
+        raise ExecutorError(
+            f"{workers} workers need {each * workers} GPUs, {each} each, and this machine has {len(names)}: "
+            "ask for fewer workers"
+        )
+    return tuple(names[start : start + each] for start in range(0, each * workers, each))
 
 
 class LocalExecutor(Supervisor[WorkerProcess]):
@@ -32,6 +46,7 @@ class LocalExecutor(Supervisor[WorkerProcess]):
         journal: Path | str | None = None,
     ) -> None:
         super().__init__("local", evaluator, workers, limits, journal)
+        self._gpus = gpu_shares(evaluator.gpus, workers)
         self._selector = selectors.DefaultSelector()
         self._wake_out, self._wake_in = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._selector.register(self._wake_out, selectors.EVENT_READ)
@@ -49,7 +64,9 @@ class LocalExecutor(Supervisor[WorkerProcess]):
             os.write(self._wake_in, b"x")
 
     def _spawn(self) -> WorkerProcess:
-        process = WorkerProcess(self.setup, self.limits.start_timeout)
+        taken = {worker.gpus for worker in self._fleet}
+        free = next((share for share in self._gpus if share not in taken), None)
+        process = WorkerProcess(self.setup, self.limits.start_timeout, free)
         self._selector.register(process.replies, selectors.EVENT_READ, process)
         return process
 

@@ -11,12 +11,12 @@ from evaluators.measure.measurement import Measurement
 
 
 class Setup(BaseModel):
-    """First message to a worker."""
+    """First message to a worker. `memory_bytes` None: no limit."""
 
     model_config = ConfigDict(frozen=True)
 
     evaluator: EvaluatorSpec
-    memory_bytes: int
+    memory_bytes: int | None
     journal: str | None
 
 

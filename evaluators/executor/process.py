@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -19,13 +20,19 @@ LOG_CHARS = 1500
 
 
 class WorkerProcess:
-    """Starts `python -m evaluators.executor.worker`; it finds every module that the driver finds."""
+    """Starts `python -m evaluators.executor.worker`; it finds every module that the driver finds.
 
-    def __init__(self, setup: Setup, start_timeout: float) -> None:
+    It leads a process group, which ends with it. `gpus`: those that it sees, by their names in
+    CUDA_VISIBLE_DEVICES; None leaves that as it is.
+    """
+
+    def __init__(self, setup: Setup, start_timeout: float, gpus: tuple[str, ...] | None = None) -> None:
         request_out, self._requests = os.pipe()
         self.replies, reply_in = os.pipe()
         fcntl.fcntl(self._requests, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process
+        self.gpus = gpus
+        seen = {} if gpus is None else {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
         arguments = [str(request_out), str(reply_in), str(os.getpid())]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "evaluators.executor.worker", *arguments],
@@ -33,7 +40,8 @@ class WorkerProcess:
             stdout=self._log,
             stderr=subprocess.STDOUT,
             pass_fds=(request_out, reply_in),
-            env={**os.environ, **worker_variables()},
+            env={**os.environ, **worker_variables(), **seen},
+            start_new_session=True,
         )
         os.close(request_out)
         os.close(reply_in)
@@ -65,8 +73,9 @@ class WorkerProcess:
         return f"the worker exited with status {code}{self._log_tail()}"
 
     def end(self) -> None:
-        """Kills and reaps the process, and closes the pipes."""
-        self._process.kill()
+        """Kills the process and all that it started, and closes the pipes."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         os.close(self._requests)
         os.close(self.replies)

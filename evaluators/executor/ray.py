@@ -11,7 +11,6 @@ import contextlib
 import logging
 import os
 import queue
-import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +18,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
+
+import psutil
 
 from evaluators.executor.base import EvaluatorSpec, Job, Limits
 from evaluators.executor.jobs import Attempt
@@ -72,13 +73,13 @@ class ActorWorker:
         return reply
 
     def end(self) -> None:
-        """A process of this machine is also killed by its id: Ray alone takes 1.8 s for one that hangs."""
+        """A process of this machine is also killed by its id, with what it started: Ray alone takes 1.8 s for
+        one that hangs."""
         import ray
 
         ray.kill(self._actor, no_restart=True)
         if self._local_pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._local_pid, signal.SIGKILL)
+            kill_tree(self._local_pid)
 
     def _expect(self, reference: Any) -> None:
         reference.future().add_done_callback(lambda future: self._hear(self, future))
@@ -101,8 +102,9 @@ class RayExecutor(Supervisor[ActorWorker]):
         ray = import_ray()
         super().__init__("ray", evaluator, workers, limits, journal)
         self._events: queue.SimpleQueue[tuple[ActorWorker, Any] | None] = queue.SimpleQueue()
-        self._session = None if ray.is_initialized() else RaySession(workers)
-        self._actor_class: Any = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(Actor)
+        self._session = None if ray.is_initialized() else RaySession(workers, workers * evaluator.gpus)
+        needs = {"num_cpus": 1, "num_gpus": evaluator.gpus}
+        self._actor_class: Any = ray.remote(max_restarts=0, max_task_retries=0, **needs)(Actor)
         self._thread.start()
 
     def close(self) -> None:
@@ -134,7 +136,7 @@ class RaySession:
     thread.
     """
 
-    def __init__(self, cores: int) -> None:
+    def __init__(self, cores: int, gpus: int) -> None:
         ray = import_ray()
         script = Path(__file__).with_name("reaper.py")
         self._reaper = subprocess.Popen(
@@ -146,7 +148,7 @@ class RaySession:
             context = ray.init(
                 address="local",
                 num_cpus=cores,
-                num_gpus=0,
+                num_gpus=gpus,
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
@@ -158,6 +160,19 @@ class RaySession:
     def close(self) -> None:
         import_ray().shutdown()
         self._reaper.communicate()
+
+
+def kill_tree(pid: int) -> None:
+    """Kills a process and its descendants. It is stopped first, so that it starts no more of them."""
+    try:
+        process = psutil.Process(pid)
+        process.suspend()
+        family = [*process.children(recursive=True), process]
+    except psutil.NoSuchProcess:
+        return
+    for member in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
 
 
 def import_ray() -> Any:

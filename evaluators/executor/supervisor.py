@@ -66,7 +66,7 @@ class Supervisor(ABC, Generic[H]):
         self.limits = limits or Limits()
         self.setup = Setup(
             evaluator=evaluator,
-            memory_bytes=self.limits.memory_bytes,
+            memory_bytes=None if evaluator.gpus else self.limits.memory_bytes,
             journal=str(Path(journal).resolve()) if journal else None,
         )
         self._queue = JobQueue(executor, self.limits)

@@ -40,7 +40,8 @@ class Worker:
         self._evaluator: Evaluator | None = None
         try:
             self._evaluator = load_factory(setup.evaluator.factory)(setup.evaluator.settings)
-            limit_memory(setup.memory_bytes)
+            if setup.memory_bytes is not None:
+                limit_memory(setup.memory_bytes)
         except Exception:
             self.hello: Ready | Broken = Broken(reason=_last_lines(traceback.format_exc()))
         else:

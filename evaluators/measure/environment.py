@@ -10,7 +10,12 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-LIBRARIES = ("torch", "transformers", "numpy", "tokenizers", "ray")
+from evaluators.measure.gpus import gpus
+
+LIBRARIES = (
+    *("torch", "transformers", "numpy", "tokenizers", "ray"),
+    *("sglang", "flashinfer_python", "sglang-kernel", "triton"),
+)
 
 
 class LibraryVersion(BaseModel):
@@ -21,7 +26,7 @@ class LibraryVersion(BaseModel):
 
 
 class Environment(BaseModel):
-    """Hardware and software of the process that measured."""
+    """Hardware and software of the process that measured. `driver`, `cuda`: versions, None without a GPU."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -31,6 +36,9 @@ class Environment(BaseModel):
     cores: int
     memory_bytes: int
     libraries: tuple[LibraryVersion, ...]
+    gpus: tuple[str, ...] = ()
+    driver: str | None = None
+    cuda: str | None = None
 
     def version_of(self, library: str) -> str | None:
         return next((entry.version for entry in self.libraries if entry.name == library), None)
@@ -62,6 +70,7 @@ def library_versions(names: tuple[str, ...] = LIBRARIES) -> tuple[LibraryVersion
 
 @cache
 def current_environment() -> Environment:
+    found = gpus()
     return Environment(
         python=platform.python_version(),
         system=platform.platform(),
@@ -69,4 +78,7 @@ def current_environment() -> Environment:
         cores=_cores(),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         libraries=library_versions(),
+        gpus=found.names,
+        driver=found.driver,
+        cuda=found.cuda,
     )

@@ -55,6 +55,26 @@ def prepare(
     reported: by the card of a shipped probe model, by the search prompts themselves for any other model.
     Raises PrepareError when no task is left, or the model takes no such length.
     """
+    data = {"essay": essay, "squad": squad, "hotpotqa": hotpotqa}
+    spec, excluded, known = choose(model, length, samples, gate, tasks, seed, data)
+    search = Workload.ensure(spec, cache, excluded)
+    if not known:
+        excluded = failed_tasks(search.dense_accuracy())
+        search = Workload.ensure(spec, cache, excluded)
+    return Prepared(search, heldout_spec(spec, excluded, heldout_samples), excluded, cache)
+
+
+def choose(
+    model: Path,
+    length: int,
+    samples: int,
+    gate: int,
+    tasks: Sequence[str] | None,
+    seed: int,
+    data: Mapping[str, str | None],
+) -> tuple[WorkloadSpec, tuple[ExcludedTask, ...], bool]:
+    """The search prompts to make, the tasks that a card leaves out, and whether there is a card: without one
+    the tasks that dense attention fails are found by its answers. Raises as `prepare` does."""
     from evaluators.ruler import task
 
     for name in tasks or ():
@@ -62,7 +82,7 @@ def prepare(
     longest = json.loads((model / "config.json").read_text()).get("max_position_embeddings")
     if longest and length > longest:
         raise PrepareError(f"the model takes at most {longest} tokens, not {length}: ask for fewer")
-    wanted = tuple(tasks) if tasks else _tasks_with_data({"squad": squad, "hotpotqa": hotpotqa})
+    wanted = tuple(tasks) if tasks else _tasks_with_data(data)
     known = card_accuracy(model, length)
     counted, excluded = split_tasks({task: known.get(task) for task in wanted}) if known else (wanted, ())
     if not counted:
@@ -76,17 +96,25 @@ def prepare(
         samples=samples,
         gate=max(1, min(gate, samples - 1)),  # a gate of all prompts would leave nothing to measure after it
         seed=seed,
-        essay=essay,
-        squad=squad,
-        hotpotqa=hotpotqa,
+        essay=data["essay"],
+        squad=data["squad"],
+        hotpotqa=data["hotpotqa"],
     )
-    search = Workload.ensure(spec, cache, excluded)
-    if not known:
-        counted, excluded = split_tasks(search.dense_accuracy())
-        if not counted:
-            raise PrepareError(f"dense attention reaches {COUNTED:.0%} in no task: {search.dense_accuracy()}")
-        search = Workload.ensure(spec, cache, excluded)
-    return Prepared(search, spec.heldout(counted, heldout_samples), excluded, cache)
+    return spec, excluded, bool(known)
+
+
+def failed_tasks(dense: Mapping[str, float]) -> tuple[ExcludedTask, ...]:
+    """The tasks that dense attention fails by its own answers. Raises PrepareError when it fails all."""
+    counted, excluded = split_tasks(dense)
+    if not counted:
+        raise PrepareError(f"dense attention reaches {COUNTED:.0%} in no task: {dict(dense)}")
+    return excluded
+
+
+def heldout_spec(spec: WorkloadSpec, excluded: Sequence[ExcludedTask], samples: int) -> WorkloadSpec:
+    """The held-out prompts that go with these search prompts."""
+    left_out = {task.task for task in excluded}
+    return spec.heldout([task for task in spec.tasks if task not in left_out], samples)
 
 
 def split_tasks(
