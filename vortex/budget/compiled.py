@@ -82,8 +82,8 @@ _COMPILERS: dict[str, tuple[str, ...]] = {
     "g++": ("-x", "c++", "-std=c++17", "-shared", *_CPP, "-Wl,--no-undefined"),
     "c++": ("-x", "c++", "-std=c++17", "-shared", *_CPP),
 }  # fmt: skip
-"""Flags of each compiler, the first that exists being used. nvcc's diagnostic 940 is a path without return, 177 an
-unused function."""
+"""Flags of each compiler; the first that exists is used. nvcc's diagnostic 940 is a path without return, 177
+an unused function."""
 _PLACE = re.compile(rf"^{FILE}(?:\((\d+)\)|:(\d+):(\d+)): (?:fatal )?error", re.MULTILINE)
 _LONGEST_MESSAGE = 2000
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from vortex.budget import Policy, chosen_blocks
+from vortex.budget import Rule, chosen_blocks
 from vortex.config import VortexConfig
 
 
@@ -36,7 +36,7 @@ class Plan:
         return int((-(-scored // config.workload_chunk_size)).sum())
 
 
-def make_plan(seq_len: np.ndarray, block_size: int, config: VortexConfig, policy: Policy | None) -> Plan:
+def make_plan(seq_len: np.ndarray, block_size: int, config: VortexConfig, policy: Rule | None) -> Plan:
     """Plan a step for requests of `seq_len` tokens, the current one included."""
     n = -(-seq_len // block_size)
     return Plan(seq_len, n, chosen_blocks(policy, n, config))

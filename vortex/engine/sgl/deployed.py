@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from vortex.budget.compiled import policy_of
 from vortex.engine.sgl.counters import EngineCounters
 from vortex.errors import ConfigError
 from vortex.graph.model import Format, Stage
@@ -21,7 +22,6 @@ from vortex.runtime.table import BlockIds
 from vortex.targets import LayerCache, get_target
 
 if TYPE_CHECKING:
-    from vortex.budget import Policy
     from vortex.config import VortexConfig
     from vortex.graph.geometry import Geometry
     from vortex.graph.model import FlowGraph
@@ -65,7 +65,7 @@ class Deployed:
     ) -> None:
         self.config, self.graph, self.geometry = config, graph, geometry
         self.heads, self.page_size, self.block_size = heads, page_size, geometry.block_size
-        self.policy = _policy(config)
+        self.policy = policy_of(config)
         self.target = get_target(TARGET)
         self.program = self.target.program(graph, geometry, config.dtype)
         self.quotas = tuple(selection.k for selection in self.program.selections)
@@ -240,12 +240,6 @@ def summary_bytes(graph: FlowGraph, geometry: Geometry, config: VortexConfig) ->
     fields = graph.instantiate(geometry).fields
     numbers = sum(f.rows.hint * f.cols.hint for f in fields if f.format is Format.PAGED)
     return numbers * TORCH_DTYPES[config.dtype].itemsize
-
-
-def _policy(config: VortexConfig) -> Policy | None:
-    from vortex.budget import parse_policy
-
-    return None if config.schedule_policy is None else parse_policy(config.schedule_policy)
 
 
 def check_block_size(config: VortexConfig, page_size: int) -> int:
