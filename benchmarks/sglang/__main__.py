@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import BaseModel
 
-from benchmarks.sglang.decode import HEADER, measure_steps, started
+from benchmarks.sglang.decode import CONTENDERS, HEADER, measure_steps, started
 from benchmarks.sglang.geometry import SHAPES, write_model
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -66,9 +66,7 @@ def decode(
     with tempfile.TemporaryDirectory() as folder:
         model = write_model(shape, Path(folder))
         for name in contender:
-            with started(
-                model, load_format="dummy", attention_backend=name, mem_fraction_static=0.8
-            ) as engine:
+            with started(model, load_format="dummy", mem_fraction_static=0.8, **CONTENDERS[name]()) as engine:
                 steps = measure_steps(
                     engine, name, tokens, batch=batch, new_tokens=new_tokens, repeats=repeats, seed=seed
                 )

@@ -5,16 +5,26 @@ from __future__ import annotations
 import random
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from benchmarks.sglang.geometry import VOCABULARY
+from vortex.config import VortexConfig
 
-Contender = Literal["flashinfer", "fa3", "vortex"]
+CONTENDERS: dict[str, Callable[[], dict[str, Any]]] = {
+    "flashinfer": lambda: {"attention_backend": "flashinfer"},
+    "fa3": lambda: {"attention_backend": "fa3"},
+    "vortex": lambda: {
+        "attention_backend": "flashinfer",
+        "disable_overlap_schedule": True,
+        "vortex": VortexConfig(module_name="block_sparse_attention", topk_val=62),
+    },
+}
+"""Arguments of each engine. Vortex reads 64 blocks of 16: the chosen ones, the first and the last."""
 
 
 class DecodeStep(BaseModel):
