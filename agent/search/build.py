@@ -1,4 +1,4 @@
-"""The real parts of a search: prompts and model, executor, proposer."""
+"""The real parts of a search: prompts and model, proposer."""
 
 from __future__ import annotations
 
@@ -11,24 +11,22 @@ from agent.ledger import Spend
 from agent.proposers.base import Proposer
 from agent.search.bench import Bench
 from agent.search.errors import SearchError
+from agent.search.ground import serving_ground, transformers_ground
 from agent.search.settings import SearchSettings
-from evaluators.executor import EvaluatorSpec, Executor, Limits, LocalExecutor, RayExecutor
+from evaluators.executor import EvaluatorSpec
 from evaluators.measure.environment import current_environment
-from evaluators.measure.workload import Workload
-from search_spaces.candidate import Candidate
 from vortex.graph.geometry import Geometry
 
 KEY = "OPENAI_API_KEY"
 
 
 def build_bench(settings: SearchSettings, cache: Path) -> tuple[Bench, EvaluatorSpec]:
-    """Generate and prefill the prompts, unless `cache` holds them, and open the seeds.
+    """Make the prompts, unless `cache` holds them, and open the seeds.
 
     Raises:
         SearchError: the model or the data cannot be used, or no task counts at this length.
     """
-    from evaluators.executor.ruler import ruler_spec
-    from evaluators.measure.prepare import PrepareError, prepare
+    from evaluators.measure.prepare import PrepareError
     from evaluators.probe import PROBE_PATH, model_label
     from search_spaces.knobs import KnobSpace
     from search_spaces.seeds import seed_limit, seeds
@@ -36,57 +34,40 @@ def build_bench(settings: SearchSettings, cache: Path) -> tuple[Bench, Evaluator
     path = Path(settings.model) if settings.model else PROBE_PATH
     if not (path / "config.json").exists():
         raise SearchError(f"--model {path}: no config.json there; give the folder of a transformers model")
-    try:
-        prepared = prepare(
-            path,
-            length=settings.length,
-            samples=settings.prompts_per_task,
-            heldout_samples=settings.heldout_per_task,
-            gate=settings.gate_per_task,
-            tasks=settings.tasks or None,
-            seed=settings.seed,
-            cache=cache,
-            essay=settings.essays,
-            squad=settings.squad,
-            hotpotqa=settings.hotpot,
-        )
-    except (PrepareError, OSError, ValueError) as error:
-        raise SearchError(f"the prompts cannot be prepared: {error}") from error
     layers, geometry = shape_of(path)
     space = KnobSpace.for_model(layers=layers, length=settings.length)
-    search = prepared.search
+    make = serving_ground if settings.engine == "sglang" else transformers_ground
+    try:
+        ground = make(settings, path, space, cache)
+    except (PrepareError, OSError, ValueError) as error:
+        raise SearchError(f"the prompts cannot be prepared: {error}") from error
+    search = ground.search
     labels = {
         "model": model_label(path),
         "length": str(settings.length),
         "prompts": f"{len(search.gate + search.rest)} search ({len(search.gate)} of them the gate), "
         f"{settings.heldout_per_task} held-out a task",
         "data": "; ".join(sorted({f"{task}: {source}" for task, source in search.sources.items()})),
-        "device": "CPU, transformers engine, float32 weights",
+        "device": ground.label,
     }
     if not (settings.squad or settings.hotpot):
         labels["not run"] = "qa_1, qa_2 (their data was not given: --squad, --hotpot)"
+    environment = current_environment().model_dump(mode="json") | {"code": _code_digest()}
     bench = Bench(
         workload=search.key,
-        heldout_workload=prepared.heldout.key,
+        heldout_workload=ground.heldout_key,
         gate=search.gate,
         rest=search.rest,
-        environment=current_environment().model_dump(mode="json") | {"code": _code_digest()},
+        environment={**environment, **ground.environment},
         seeds=seeds(space, settings.length, geometry.kind, seed_limit(settings.budget)),
         space=space,
         labels=labels,
         geometry=geometry,
         prompt_tokens=search.tokens,
-        open_heldout=prepared.open_heldout,
-        time=lambda candidate: _timed(candidate, search),
+        open_heldout=ground.open_heldout,
+        time=ground.time,
     )
-    return bench, ruler_spec(prepared)
-
-
-def build_executor(settings: SearchSettings, evaluator: EvaluatorSpec, journal: Path) -> Executor:
-    """The executor asked for; `journal` is what its workers write of their starts and finishes."""
-    kind = RayExecutor if settings.executor == "ray" else LocalExecutor
-    workers = settings.workers or len(os.sched_getaffinity(0))
-    return kind(evaluator, workers=workers, limits=Limits(timeout=settings.timeout), journal=journal)
+    return bench, ground.evaluator
 
 
 def build_proposer(settings: SearchSettings, spent: Spend) -> tuple[Proposer, list[str]]:
@@ -119,13 +100,6 @@ def build_proposer(settings: SearchSettings, spent: Spend) -> tuple[Proposer, li
         raise SearchError(f"--proposer llm: {error}; or use --proposer evolution") from error
     note = price_note(proposer.client.settings)
     return proposer, notices + ([note] if note else [])
-
-
-def _timed(candidate: Candidate, workload: Workload) -> str:
-    from evaluators.measure.speed import measure_speed
-
-    config = candidate.config()
-    return measure_speed(candidate.graph.canonical(), config, workload, repeats=30).model_dump_json()
 
 
 def shape_of(path: Path) -> tuple[int, Geometry]:

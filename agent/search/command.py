@@ -56,9 +56,27 @@ def search(
     ] = None,
     squad: Annotated[str | None, typer.Option(help="SQuAD v2 data for qa_1 (path or hub name).")] = None,
     hotpot: Annotated[str | None, typer.Option(help="HotpotQA data for qa_2 (path or hub name).")] = None,
+    engine: Annotated[
+        str, typer.Option(help="What runs the model: hf (transformers, on the CPU) or sglang (on GPUs).")
+    ] = "hf",
+    attention_backend: Annotated[
+        str | None,
+        typer.Option(help="SGLang: dense attention; default: flashinfer, or torch_native without a GPU."),
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="SGLang: of weights and activations; default: bfloat16 on a GPU.")
+    ] = None,
+    kv_dtype: Annotated[
+        str | None, typer.Option(help="SGLang: of the KV cache; default: as --dtype.")
+    ] = None,
+    tp: Annotated[int | None, typer.Option(min=1, help="SGLang: GPUs of one engine; default: 1.")] = None,
+    mem_fraction: Annotated[
+        float | None, typer.Option(help="SGLang: share of a GPU's memory for weights and KV cache.")
+    ] = None,
     executor: Annotated[str, typer.Option(help="Where evaluations run: ray or local.")] = "ray",
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Worker processes; default: one per core.")
+        int | None,
+        typer.Option(min=1, help="Worker processes; default: one per core, with sglang one per --tp GPUs."),
     ] = None,
     accuracy_floor: Annotated[
         float,

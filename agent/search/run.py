@@ -15,9 +15,10 @@ from agent.ledger import Ledger, LedgerError, RunRecord, RunStatus, Spend
 from agent.sandbox import Sandbox
 from agent.search import interrupts
 from agent.search.bench import Bench
-from agent.search.build import build_bench, build_executor, build_proposer
+from agent.search.build import build_bench, build_proposer
 from agent.search.contenders import time_contenders
 from agent.search.errors import SearchError
+from agent.search.placement import build_executor
 from agent.search.session import run_search
 from agent.search.settings import SearchSettings
 from agent.views.live import view_for
@@ -125,7 +126,8 @@ def _same_ground(run: RunRecord, bench: Bench) -> RunRecord:
     if run.workload != bench.workload:
         raise SearchError(
             f"run {run.name} was measured on other prompts ({run.workload[:12]}) than are made now "
-            f"({bench.workload[:12]}): the model, the data or their code has changed; start a new run"
+            f"({bench.workload[:12]}), or by another engine: the model, the data, their code or the machine "
+            "has changed; start a new run"
         )
     return run
 

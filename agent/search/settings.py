@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 ProposerName = Literal["auto", "llm", "evolution", "random"]
 ExecutorName = Literal["ray", "local"]
+EngineName = Literal["hf", "sglang"]
+SERVING = ("attention_backend", "dtype", "kv_dtype", "tp", "mem_fraction")
+"""Options of a serving engine. None: its own choice for the machine."""
 
 
 class SearchSettings(BaseModel):
@@ -23,6 +26,12 @@ class SearchSettings(BaseModel):
     prompts_per_task: int = Field(default=8, ge=2)
     gate_per_task: int = Field(default=2, ge=1)
     heldout_per_task: int = Field(default=8, ge=2)
+    engine: EngineName = "hf"
+    attention_backend: str | None = None
+    dtype: str | None = None
+    kv_dtype: str | None = None
+    tp: int | None = Field(default=None, ge=1)
+    mem_fraction: float | None = Field(default=None, gt=0.0, lt=1.0)
     tasks: tuple[str, ...] = ()
     essays: str | None = None
     squad: str | None = None
@@ -36,6 +45,14 @@ class SearchSettings(BaseModel):
     repairs: int = Field(default=3, ge=0)
     max_proposals: int | None = Field(default=None, ge=1)
     patience: int = Field(default=200, ge=1)
+
+    @model_validator(mode="after")
+    def _options_of_the_engine(self) -> Self:
+        given = [name for name in SERVING if getattr(self, name) is not None]
+        if given and self.engine != "sglang":
+            names = ", ".join("--" + name.replace("_", "-") for name in given)
+            raise ValueError(f"{names}: for --engine sglang only")
+        return self
 
     @property
     def proposal_limit(self) -> int:
