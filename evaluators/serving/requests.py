@@ -104,9 +104,7 @@ async def _request(
             f"a request of {len(prompt)} tokens came back with {events[-1].tokens if events else 0} of {new} "
             f"new tokens: {meta.get('finish_reason', 'no reason given')}"
         )
-    return Trace(
-        due, sent, tuple(events), int(meta.get("cached_tokens") or 0), int(meta.get("num_retractions") or 0)
-    )
+    return Trace(due, sent, tuple(events), int(meta.get("num_retractions") or 0))
 
 
 def flush(engine: RawEngine, patience: float = 30.0) -> None:
