@@ -85,6 +85,7 @@ _COMPILERS: dict[str, tuple[str, ...]] = {
 """Flags of each compiler; the first that exists is used. nvcc's diagnostic 940 is a path without return, 177
 an unused function."""
 _PLACE = re.compile(rf"^{FILE}(?:\((\d+)\)|:(\d+):(\d+)): (?:fatal )?error", re.MULTILINE)
+_COUNT = re.compile(r"^\d+ errors? detected in the compilation of .*$", re.MULTILINE)
 _LONGEST_MESSAGE = 2000
 
 
@@ -174,7 +175,7 @@ def _compile(command: list[str], source: str, library: Path) -> None:
     )  # fmt: skip
     if done.returncode == 0 and library.is_file():
         return
-    said = (done.stderr or done.stdout).strip().replace(f"{library.parent}/", "")
+    said = _COUNT.sub("", done.stderr or done.stdout).strip().replace(f"{library.parent}/", "")
     place = _PLACE.search(said)
     row, column = (int(place[1] or place[2]), int(place[3] or 1)) if place else (1, 1)
     name = Path(command[0]).name

@@ -10,14 +10,14 @@ from typing import Any
 
 from vortex.config import VortexConfig
 from vortex.engine.sgl import rules
-from vortex.engine.sgl.check_engine_config import settings
+from vortex.engine.sgl.check_engine_config import inspect_options
 from vortex.engine.sgl.model_shape import ModelShape
 from vortex.engine.sgl.options import EXPLICIT, PREFIX, SWITCH
 from vortex.engine.sgl.rank import KEY
 from vortex.errors import ConfigError
+from vortex.flow.verify import GRAPH_ONLY
 
 logger = logging.getLogger(__name__)
-GRAPHS = ("cuda_graph_config", "cuda_graph_backend_decode", "cuda_graph_backend_prefill")
 
 
 def is_ours(name: str) -> bool:
@@ -28,36 +28,21 @@ def is_ours(name: str) -> bool:
 def for_sglang(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options without Vortex's, and with what they mean for SGLang. Raises ConfigError that names
     everything that is wrong."""
-    if not any(is_ours(name) for name in options):
-        return dict(options)
-    found = settings({name: value for name, value in options.items() if value is not None})
+    given = {name: value for name, value in options.items() if value is not None}
     engine = {name: value for name, value in options.items() if not is_ours(name)}
-    config = found.config
-    if config is None and not found.errors:
+    if not any(map(is_ours, given)):
         return engine
-    errors = list(found.errors)
-    if config is not None and config.module_name is not None:
-        graph = config.load_graph(_geometry(config, found.model, engine))
-        errors += rules.flow_errors(graph, engine, found.model)
-    if errors or config is None:
-        raise ConfigError("; ".join(map(str, errors)))
-    return engine | _changes(config, engine, found.model)
-
-
-def _geometry(config: VortexConfig, model: ModelShape | None, engine: Mapping[str, Any]) -> Any:
-    block = config.block_size or engine.get("page_size")
-    if model is None or not rules.is_size(block):
-        return None
-    try:
-        return model.geometry(block, engine.get("tp_size") or 1)
-    except ConfigError:
-        return None  # said already
+    found = inspect_options(given, targets=GRAPH_ONLY)
+    if found.errors:
+        raise ConfigError("; ".join(map(str, found.errors)))
+    for remark in found.warnings:
+        logger.warning("vortex: %s", remark)
+    if found.config is None:
+        return engine
+    return engine | _changes(found.config, engine, found.model)
 
 
 def _changes(config: VortexConfig, engine: Mapping[str, Any], model: ModelShape | None) -> dict[str, Any]:
-    for name in GRAPHS:
-        if engine.get(name) is not None:
-            raise ConfigError(f"{name}: the torch target runs without CUDA graphs; leave it out")
     changes: dict[str, Any] = {"disable_cuda_graph": True}
     logger.warning("vortex: CUDA graphs are off, the torch target plans on the host")
     if engine.get("page_size") is None:

@@ -46,12 +46,20 @@ def check_engine_config(path: str | Path, *, targets: Sequence[str] | None = Non
 
 def inspect_engine_config(path: str | Path, *, targets: Sequence[str] | None = None) -> EngineReport:
     """`check_engine_config` that returns its errors; ConfigError only for a file that is no JSON object."""
-    report = read_settings(path)
+    return _with_named(read_settings(path), targets)
+
+
+def inspect_options(options: Mapping[str, Any], *, targets: Sequence[str] | None = None) -> EngineReport:
+    """The same for the keyword arguments of an engine."""
+    return _with_named(settings(options), targets)
+
+
+def _with_named(report: EngineReport, targets: Sequence[str] | None) -> EngineReport:
+    """Adds what the flow that the config names has to say."""
     if report.config is None or report.config.module_name is None:
         return report
-    name, file = report.config.module_name, report.config.module_path
     try:
-        flow = read_named(name, file)
+        flow = read_named(report.config.module_name, report.config.module_path)
     except VortexError as error:
         return replace(report, errors=(*report.errors, Problem(f"{PREFIX}module_name", str(error))))
     return with_flow(report, flow, targets=targets)

@@ -28,6 +28,7 @@ _FOREIGN_PAGES = "it brings KV pages without a forward pass, so nothing makes th
 _SHARDED = "the tokens of a request lie on several ranks, and each would choose among its own alone"
 _LAYOUT = "blocks are read from one buffer a layer, [tokens, kv heads, head_dim]"
 _BACKENDS = "it runs several attention backends at once, and a decode step has one plan"
+_GRAPHS = "the torch target plans on the host, so CUDA graphs are off"
 _PACKED = "keys are packed with scales of their own, which summaries are not made from"
 
 OPTIONS = (
@@ -50,6 +51,9 @@ OPTIONS = (
         "its verification steps are dense, so nothing would be sparse",
         fine=(),
     ),
+    Refused("cuda_graph_config", _GRAPHS, fine=()),
+    Refused("cuda_graph_backend_decode", _GRAPHS, fine=()),
+    Refused("cuda_graph_backend_prefill", _GRAPHS, fine=()),
     Refused("enable_pdmux", _BACKENDS),
     Refused("enable_two_batch_overlap", _BACKENDS),
 )
