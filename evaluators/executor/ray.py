@@ -136,7 +136,7 @@ class RaySession:
     thread.
     """
 
-    def __init__(self, cores: int, gpus: int) -> None:
+    def __init__(self, cores: int, gpus: int = 0) -> None:
         ray = import_ray()
         script = Path(__file__).with_name("reaper.py")
         self._reaper = subprocess.Popen(

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -14,8 +17,8 @@ from evaluators.measure.samples import SampleResult
 
 
 def result(job: Job, opened: int) -> Measurement:
-    """A measurement that tells who made it: `model` is the process id, `length` how many jobs the
-    evaluator ran."""
+    """A measurement that tells who made it: `model` is the process id, `length` how many jobs the evaluator
+    ran, `device` which GPUs it was given, `seconds` its limit of address space."""
     prompts = job.prompts or (0, 1, 2)
     samples = [
         SampleResult(task="t", prompt=i, score=1.0, bytes=1.0, dense_bytes=2.0, new_tokens=1, prediction="x")
@@ -27,9 +30,9 @@ def result(job: Job, opened: int) -> Measurement:
         workload="w",
         model=str(os.getpid()),
         engine="none",
-        device="cpu",
+        device=os.environ.get("CUDA_VISIBLE_DEVICES", "cpu"),
         length=opened,
-        seconds=0.0,
+        seconds=resource.getrlimit(resource.RLIMIT_AS)[0],
     )
 
 
@@ -47,6 +50,10 @@ class Misbehaving:
             if marker.exists():
                 act = "ok"
             marker.touch()
+        if act == "family":  # a child that outlives its parent unless it is killed too
+            child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+            (self._folder / "child").write_text(str(child.pid))
+            act = "killed" if name == "killed" else "hang"
         if act == "hang":
             while True:
                 pass

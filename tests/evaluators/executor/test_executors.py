@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -41,7 +42,7 @@ Make = Callable[..., Executor]
 
 @pytest.fixture(scope="module")
 def ray_session() -> Iterator[None]:
-    session = RaySession(2)
+    session = RaySession(2, gpus=2)  # Ray counts GPUs, it does not look for them
     yield
     session.close()
 
@@ -210,6 +211,48 @@ def test_a_subset_of_prompts_reaches_the_worker(make: Make) -> None:
     assert measurement is not None
     assert measurement.split == "gate"
     assert [s.prompt for s in measurement.samples] == [4, 7]
+
+
+def test_what_a_worker_started_ends_with_it(make: Make, tmp_path: Path) -> None:
+    executor = make(workers=1)
+    executor.submit(job("family:hang", timeout=0.5))
+    assert drain(executor)["family:hang"].failure == "timeout"
+    child = int((tmp_path / "child").read_text())
+    assert eventually(lambda: not alive(child))
+
+
+def test_what_a_worker_started_ends_also_where_the_worker_was_killed(tmp_path: Path) -> None:
+    settings = json.dumps({"folder": str(tmp_path)})
+    with LocalExecutor(EvaluatorSpec(factory=f"{MODULE}:factory", settings=settings), workers=1) as executor:
+        executor.submit(job("family:killed"))
+        assert drain(executor)["family:killed"].failure == "killed"
+    child = int((tmp_path / "child").read_text())
+    assert eventually(lambda: not alive(child))
+
+
+def test_every_worker_has_gpus_of_its_own(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that is replaced leaves them to the next one. CUDA could not start under a limit of address
+    space."""
+    monkeypatch.setattr("evaluators.executor.local.visible", lambda: ("0", "1"))
+    settings = json.dumps({"folder": str(tmp_path)})
+    spec = EvaluatorSpec(factory=f"{MODULE}:factory", settings=settings, gpus=1)
+    executor = make(workers=2, spec=spec)
+    for key in ("sleep:0.3", "sleep:0.31", "once:killed:x", "sleep:0.32", "sleep:0.33"):
+        executor.submit(job(key))
+    measured = [o.measurement for o in drain(executor).values() if o.measurement]
+    assert len(measured) == 5
+    given = {m.model: m.device for m in measured}
+    assert set(given.values()) == {"0", "1"}
+    assert len(given) == 3
+    assert {m.seconds for m in measured} == {float(resource.getrlimit(resource.RLIMIT_AS)[0])}
+
+
+def test_too_few_gpus_are_said() -> None:
+    spec = EvaluatorSpec(factory=f"{MODULE}:factory", gpus=64)
+    with pytest.raises(ExecutorError, match="2 workers need 128 GPUs"):
+        LocalExecutor(spec, workers=2)
 
 
 def test_candidates_are_measured_in_workers(make: Make, workload: Workload, cache: Path) -> None:
