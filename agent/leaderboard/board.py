@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from pydantic import BaseModel, ConfigDict
 
 from agent.ledger import Ledger, Role, RunRecord
 from agent.views.report import Report, Row, build_report
+from agent.views.speed import timings
+
+Ground = tuple[str, str, str, str]
 
 
 class Place(BaseModel):
-    """One line of the leaderboard. Ranks are among rows of the same prompts (`workload`)."""
+    """One line of the leaderboard. Ranks are among rows that can be compared: of the same prompts
+    (`workload`), model, engine and device."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -23,15 +27,24 @@ class Place(BaseModel):
     run: str
     row: Row
 
+    @property
+    def ground(self) -> Ground:
+        """What rows must share to be ranked together."""
+        return self.workload, self.model, self.row.engine, self.row.device
+
     def flat(self) -> dict[str, str | int | float | bool | None]:
         """The place as one CSV line."""
         row, heldout = self.row, self.row.heldout
         accuracy, ratio = (heldout.accuracy, heldout.bytes_ratio) if heldout else (None, None)
+        timed = next(reversed(timings(row.speed)), None)
         return {
             "rank": self.rank,
             "run": self.run,
             "model": self.model,
             "length": self.length,
+            "engine": row.engine,
+            "device": row.device,
+            "workload": self.workload,
             "candidate": row.candidate,
             "hash": row.hash,
             "name": row.name,
@@ -51,6 +64,13 @@ class Place(BaseModel):
             "heldout_bytes_ratio_low": ratio.low if ratio else None,
             "heldout_bytes_ratio_high": ratio.high if ratio else None,
             "heldout_prompts": heldout.prompts if heldout else None,
+            "timed": timed.what if timed else None,
+            "timed_tokens": timed.tokens if timed else None,
+            "timed_ms": timed.sparse_ms.median if timed else None,
+            "timed_dense_ms": timed.dense_ms.median if timed else None,
+            "speedup": timed.ratio.median if timed else None,
+            "speedup_low": timed.ratio.low if timed else None,
+            "speedup_high": timed.ratio.high if timed else None,
             "wins_over": "; ".join(row.wins),
             "verdict": row.verdict,
             "hypothesis": row.hypothesis,
@@ -58,15 +78,26 @@ class Place(BaseModel):
 
 
 def places(ledger: Ledger, runs: Iterable[RunRecord]) -> list[Place]:
-    """References and fronts of the runs, the same candidate once; those that hold the accuracy floor on
-    held-out prompts first, then by the bytes they move."""
-    found: dict[tuple[str, str], tuple[RunRecord, Report, Row]] = {}
+    """References and fronts of the runs, the same candidate once for each ground, grounds of the newest runs
+    first. Of one ground those that hold the accuracy floor on held-out prompts come first, then by the bytes
+    they move."""
+    grounds: dict[Ground, dict[str, Place]] = {}
     for run in sorted(runs, key=lambda one: one.id, reverse=True):
         report = build_report(ledger, run, json.loads(run.settings))
         for row in report.rows:
-            found.setdefault((run.workload, row.hash), (run, report, row))
-    ordered = sorted(found.values(), key=lambda one: (one[0].workload, *_order(one[2])))
-    return _ranked(ordered)
+            place = _place(run, report, row)
+            grounds.setdefault(place.ground, {}).setdefault(row.hash, place)
+    return [
+        place.model_copy(update={"rank": rank})
+        for found in grounds.values()
+        for rank, place in enumerate(sorted(found.values(), key=lambda place: _order(place.row)), start=1)
+    ]
+
+
+def _place(run: RunRecord, report: Report, row: Row) -> Place:
+    labels = report.labels
+    model, length = labels.get("model", ""), labels.get("length", "")
+    return Place(rank=0, workload=run.workload, model=model, length=length, run=run.name, row=row)
 
 
 def _order(row: Row) -> tuple[bool, bool, float, float, bool]:
@@ -79,22 +110,3 @@ def _order(row: Row) -> tuple[bool, bool, float, float, bool]:
         -score.accuracy.mean,
         row.role is Role.PROPOSED,
     )
-
-
-def _ranked(ordered: Sequence[tuple[RunRecord, Report, Row]]) -> list[Place]:
-    ranks: dict[str, int] = {}
-    found = []
-    for run, report, row in ordered:
-        ranks[run.workload] = ranks.get(run.workload, 0) + 1
-        model, length = report.labels.get("model", ""), report.labels.get("length", "")
-        found.append(
-            Place(
-                rank=ranks[run.workload],
-                workload=run.workload,
-                model=model,
-                length=length,
-                run=run.name,
-                row=row,
-            )
-        )
-    return found

@@ -18,7 +18,8 @@ def contenders(report: Report, count: int) -> list[Row]:
 
 
 def time_contenders(ledger: Ledger, bench: Bench, report: Report, count: int, view: View) -> None:
-    """Time the attention of the contenders and commit it; what was timed before is left alone."""
+    """Time the contenders and commit it (a document that `read_speed` reads); what was timed before is left
+    alone."""
     for row in contenders(report, count):
         if row.speed is not None or bench.time is None:
             continue

@@ -13,10 +13,11 @@ from agent.search.final import finalists
 from agent.search.flight import measurement_of
 from evaluators.measure import ExcludedTask, Measurement
 from evaluators.measure.pareto import Outcome, Standing, standings
-from evaluators.measure.speed import SpeedReport
 from evaluators.measure.stats import Interval, interval, ratio_interval
+from evaluators.serving.report import AnySpeed, read_speed
 
 FORMAT = 1
+_ENGINES = {"hf-cpu": "transformers"}
 
 
 class _Model(BaseModel):
@@ -38,6 +39,7 @@ class Row(_Model):
 
     heldout: None while it has not been measured there. wins: the references that it beats on held-out
     prompts, with intervals that hold for all comparisons together; verdict says so, or why not.
+    engine, device: what accuracy was measured on.
     """
 
     candidate: int
@@ -54,7 +56,14 @@ class Row(_Model):
     meets_floor: bool
     wins: tuple[str, ...]
     verdict: str
-    speed: SpeedReport | None = None
+    engine: str = ""
+    device: str = ""
+    speed: AnySpeed | None = None
+
+    @property
+    def ground(self) -> str:
+        """Device and engine for people, for example "NVIDIA H200, SGLang 0.5.16, flashinfer"."""
+        return f"{self.device.replace('cpu', 'CPU')}, {_ENGINES.get(self.engine, self.engine)}"
 
 
 class Dot(_Model):
@@ -174,6 +183,8 @@ def _row(
         meets_floor=dense is None or judged.accuracy >= dense.accuracy - floor,
         wins=standing.wins_over() if standing else (),
         verdict=_verdict(row, standing),
+        engine=judged.engine,
+        device=judged.device,
         speed=_speed(row),
     )
 
@@ -218,9 +229,9 @@ def _verdict(row: CandidateRecord, standing: Standing | None) -> str:
     return f"no win: {nearest.reason} (against {nearest.reference})"
 
 
-def _speed(row: CandidateRecord) -> SpeedReport | None:
+def _speed(row: CandidateRecord) -> AnySpeed | None:
     found = row.evaluation("speed")
-    return SpeedReport.model_validate_json(found.measurement) if found and found.measurement else None
+    return read_speed(found.measurement) if found and found.measurement else None
 
 
 def _dot(row: CandidateRecord) -> Dot | None:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agent.ledger.records import Role
+from agent.views.speed import speed_lines
 
 if TYPE_CHECKING:
     from agent.views.report import Report, Row, Score
@@ -18,14 +19,16 @@ if TYPE_CHECKING:
 
 def result(report: Report) -> RenderableType:
     """The front beside the seeds and dense, what was measured on, and what may be concluded."""
-    speeds = [Text(text) for row in report.front if row.speed for text in _speed(row)]
+    speeds = [Text(text) for row in report.front for text in speed_lines(row, report.labels.get("length"))]
     return Group(
         _front(report), *speeds, Text(_conclusion(report), style="bold"), Text(_ground(report), style="dim")
     )
 
 
 def _front(report: Report) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title=f"Pareto front of run {report.run}", title_justify="left")
+    grounds = " and ".join(dict.fromkeys(row.ground for row in report.rows))
+    title = f"Pareto front of run {report.run} on {grounds}"
+    table = Table(box=box.SIMPLE_HEAD, title=escape(title), title_justify="left")
     table.add_column("candidate", overflow="fold", ratio=3)
     table.add_column("accuracy,\nsearch", justify="right", no_wrap=True)
     table.add_column("accuracy,\nheld-out", justify="right", no_wrap=True)
@@ -59,19 +62,6 @@ def _percent(score: Score) -> str:
 def _ratio(score: Score) -> str:
     ratio = score.bytes_ratio
     return f"{ratio.mean:.3f}\n{escape(f'[{ratio.low:.3f}, {ratio.high:.3f}]')}"
-
-
-def _speed(row: Row) -> list[str]:
-    """One line for each length at which the candidate's attention was timed."""
-    lines = []
-    for column in row.speed.columns if row.speed else ():
-        note = "" if column.accuracy_measured else "; accuracy was not measured at this length"
-        busy = "" if row.speed and row.speed.alone else "; the machine was busy"
-        lines.append(
-            f"{row.name}: attention of a step at {column.length} tokens is {column.ratio} times as fast as "
-            f"dense ({column.dense_kernel}), {column.sparse_ms} against {column.dense_ms} ms{note}{busy}"
-        )
-    return lines
 
 
 def _conclusion(report: Report) -> str:

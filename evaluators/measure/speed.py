@@ -83,6 +83,7 @@ class SpeedReport(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
+    kind: Literal["attention"] = "attention"
     columns: tuple[SpeedColumn, ...]
     threads: int
     alone: bool

@@ -36,8 +36,15 @@ class EngineFacts(_Document):
     kv_tokens: int | None
 
     @property
-    def label(self) -> str:
-        return f"{self.engine} {self.version}, {self.attention_backend}"
+    def name(self) -> str:
+        """For example "NVIDIA H200, SGLang 0.5.16"."""
+        several = f"{self.tp_size} x " if self.tp_size > 1 else ""
+        return f"{several}{self.device}, {self.engine} {self.version}"
+
+    @property
+    def mode(self) -> str:
+        """For example "flashinfer, no CUDA graphs"."""
+        return f"{self.attention_backend}, {'CUDA graphs' if self.cuda_graphs else 'no CUDA graphs'}"
 
 
 class ModelFacts(_Document):
@@ -134,17 +141,20 @@ class Run(_Document):
 
 class Comparison(_Document):
     """A sparse run against the fastest dense run of the same requests. ratio: dense over sparse time of a
-    decode step, every repeat of one with every repeat of the other; above 1 the flow is faster."""
+    decode step, every repeat of one with every repeat of the other; above 1 the flow is faster. engine: the
+    sparse one's name; sparse, dense: how the two ran. share: blocks read over all."""
 
     flow: str
+    engine: str
+    sparse: str
+    dense: str
     tokens_in: int
     tokens_out: int
     batch: int
-    dense: str
     sparse_ms: Spread
     dense_ms: Spread
     ratio: Spread
-    share: float | None
+    share: float
 
 
 class ServingReport(_Document):
@@ -184,19 +194,21 @@ def _compare(run: Run, point: DecodePoint, dense: Iterable[Run]) -> Comparison |
         for base in other.decode
         if (base.tokens_in, base.tokens_out, base.batch) == where
     ]
-    if not found:
+    if not found or point.work is None:
         return None
     other, base = min(found, key=lambda pair: statistics.median(pair[1].step_ms))
     return Comparison(
         flow=run.flow,
+        engine=run.engine.name,
+        sparse=run.engine.mode,
+        dense=other.engine.mode,
         tokens_in=point.tokens_in,
         tokens_out=point.tokens_out,
         batch=point.batch,
-        dense=other.engine.attention_backend,
         sparse_ms=point.step,
         dense_ms=base.step,
         ratio=Spread.of([slow / fast for slow in base.step_ms for fast in point.step_ms]),
-        share=point.work.share if point.work else None,
+        share=point.work.share,
     )
 
 

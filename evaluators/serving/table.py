@@ -88,8 +88,7 @@ def _table(flow: str, *numbers: str) -> Table:
 
 
 def _name(run: Run) -> str:
-    graphs = "CUDA graphs" if run.engine.cuda_graphs else "no CUDA graphs"
-    return escape(f"{run.flow}\n{run.engine.attention_backend}, {graphs}")
+    return escape(f"{run.flow}\n{run.engine.mode}")
 
 
 def _spread(spread: Spread, digits: int) -> str:
@@ -104,7 +103,7 @@ def _facts(report: ServingReport) -> Iterator[str]:
     model, engine = report.model, report.runs[0].engine
     sizes = f"{model.layers} layers, {model.heads} / {model.kv_heads} heads of {model.head_dim}"
     yield f"model: {model.label}, {sizes}"
-    yield f"engine: {engine.device} x {engine.tp_size}, {engine.engine} {engine.version}, {engine.dtype}"
+    yield f"engine: {engine.name}, {engine.dtype}"
     for run in report.runs:
         on = [
             name
