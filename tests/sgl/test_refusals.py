@@ -153,3 +153,24 @@ def test_names_that_are_no_fields(model_path: Path) -> None:
         with pytest.raises(ConfigError, match=key) as caught:
             sglang.Engine(model_path=str(model_path), vortex_module_name=FLOW, **{key: 3}, **OPTIONS)
         assert part in str(caught.value)
+
+
+def test_the_servers_command_line(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every default of SGLang is fine; what is refused is refused here too."""
+    from sglang.srt.plugins import load_plugins
+
+    load_plugins()
+    from sglang.srt.server_args import prepare_server_args
+
+    monkeypatch.setenv("SGLANG_USE_CPU_ENGINE", "1")
+    config = json.dumps({"module_name": FLOW, "block_size": 16, "max_seq_lens": 512})
+    command = ["--model-path", str(model_path), "--device", "cpu", "--attention-backend", "torch_native"]
+    command += ["--vortex-config", config]
+    arguments = prepare_server_args(command)
+    assert (arguments.page_size, arguments.context_length) == (16, 512)
+    saving = [*command[:-1], config.replace(FLOW, SAVING), "--disable-radix-cache"]
+    assert prepare_server_args(saving).disable_radix_cache
+    with pytest.raises(ConfigError, match="enable_mixed_chunk: must be off"):
+        prepare_server_args([*saving, "--enable-mixed-chunk"])
+    with pytest.raises(ConfigError, match="enable_hierarchical_cache: is refused"):
+        prepare_server_args([*command, "--enable-hierarchical-cache"])
