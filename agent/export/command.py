@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -12,6 +14,11 @@ from rich.console import Console
 app = typer.Typer(add_completion=False)
 
 BROKEN, UNUSABLE = 1, 2
+
+
+class EngineChoice(StrEnum):
+    HF = "hf"
+    SGLANG = "sglang"
 
 
 @app.command()
@@ -34,6 +41,22 @@ def export(
     model: Annotated[
         Path | None, typer.Option(help="With --verify: the measured model's folder, if it has moved.")
     ] = None,
+    engine: Annotated[
+        EngineChoice | None,
+        typer.Option(help="With --verify: what measures; by default what the record was made with."),
+    ] = None,
+    attention_backend: Annotated[
+        str | None, typer.Option(help="With --engine sglang: dense attention, if not as recorded.")
+    ] = None,
+    tp: Annotated[
+        int | None, typer.Option(min=1, help="With --engine sglang: GPUs of the engine, if not as recorded.")
+    ] = None,
+    serve: Annotated[
+        bool, typer.Option(help="With --verify: also start the launch script and send it a request.")
+    ] = False,
+    server_options: Annotated[
+        str, typer.Option(help="With --serve: more options of the server, in one string.")
+    ] = "",
     force: Annotated[bool, typer.Option(help="Replace a folder that is not empty.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The report or verdict as JSON on stdout.")] = False,
 ) -> None:
@@ -43,7 +66,9 @@ def export(
     console = Console(stderr=as_json, soft_wrap=True)
     try:
         if verify is not None and candidate is None and to is None:
-            code = _verify(verify, runs_dir / "cache", model, as_json, console)
+            options = {"attention_backend": attention_backend, "tp_size": tp}
+            server = shlex.split(server_options) if serve else None
+            code = _verify(verify, runs_dir / "cache", model, engine, options, server, as_json, console)
         elif candidate is not None and to is not None and verify is None:
             code = _export(candidate, to, run, db, force, as_json, console)
         else:
@@ -81,10 +106,22 @@ def _export(wanted: str, to: Path, run: str, db: str, force: bool, as_json: bool
     return 0
 
 
-def _verify(folder: Path, cache: Path, model: Path | None, as_json: bool, console: Console) -> int:
+def _verify(
+    folder: Path,
+    cache: Path,
+    model: Path | None,
+    engine: EngineChoice | None,
+    options: dict[str, Any],
+    server: list[str] | None,
+    as_json: bool,
+    console: Console,
+) -> int:
+    from agent.export.measure import EngineName
+    from agent.export.report import Serving
     from agent.export.verify import verify
 
-    verdict = verify(folder, cache, model)
+    name: EngineName | None = None if engine is None else engine.value
+    verdict = verify(folder, cache, model, engine=name, serving=Serving(**options), server=server)
     mean, low, high = (100 * value for value in verdict.recorded)
     for problem in verdict.problems:
         console.print(f"FAILS: {problem}", style="red", markup=False)
@@ -93,7 +130,15 @@ def _verify(folder: Path, cache: Path, model: Path | None, as_json: bool, consol
     if verdict.accuracy is not None and verdict.bytes_ratio is not None:
         console.print(
             f"{verdict.name}: recorded accuracy {mean:.1f}% [{low:.1f}, {high:.1f}]; measured again "
-            f"{100 * verdict.accuracy:.1f}%, {100 * verdict.bytes_ratio:.1f}% of dense's bytes",
+            f"{100 * verdict.accuracy:.1f}%, {100 * verdict.bytes_ratio:.1f}% of dense's bytes, "
+            f"by {verdict.engine} on {verdict.device}",
+            markup=False,
+        )
+    if (served := verdict.served) is not None:
+        console.print(
+            f"{served.engine} served {served.completion.completion_tokens} tokens after "
+            f"{served.completion.prompt_tokens}: {served.sparse_steps} of {served.decode_steps} decode steps "
+            f"since its start were sparse, {served.blocks_read} of {served.blocks_total} blocks read",
             markup=False,
         )
     if verdict.holds:

@@ -25,6 +25,7 @@ from agent.export.report import (
     Origin,
     Prompts,
     Result,
+    Serving,
 )
 from agent.ledger import Ledger, RunRecord
 from agent.search.settings import SearchSettings
@@ -86,6 +87,7 @@ def _report(ledger: Ledger, run: RunRecord, chosen: Chosen, candidate: Candidate
         knobs=candidate.knobs,
         origin=Origin(ledger=ledger.url, run=run.name, candidate=chosen.row.id),
         prompts=_prompts(settings, chosen.result),
+        serving=_serving(settings),
         result=_result(chosen.result, chosen.dense),
         search=search,
         dense_accuracy=chosen.dense.accuracy if chosen.dense else None,
@@ -116,6 +118,18 @@ def _prompts(settings: SearchSettings, measured: Measurement) -> Prompts:
         squad=settings.squad,
         hotpotqa=settings.hotpot,
         key=measured.workload,
+    )
+
+
+def _serving(settings: SearchSettings) -> Serving | None:
+    if settings.engine != "sglang":
+        return None
+    return Serving(
+        attention_backend=settings.attention_backend,
+        dtype=settings.dtype,
+        kv_cache_dtype=settings.kv_dtype,
+        tp_size=settings.tp,
+        mem_fraction_static=settings.mem_fraction,
     )
 
 

@@ -72,6 +72,17 @@ def _probe() -> Path:
     return PROBE_PATH
 
 
+class Serving(_Model):
+    """What was asked of an SGLang engine, named as in `evaluators.serving.engine.ServingOptions`. None: what
+    that chooses for the machine."""
+
+    attention_backend: str | None = None
+    dtype: str | None = None
+    kv_cache_dtype: str | None = None
+    tp_size: int | None = None
+    mem_fraction_static: float | None = None
+
+
 class Result(_Model):
     """A measurement with its interval, and the paired difference to dense attention on the same prompts."""
 
@@ -85,8 +96,8 @@ class Result(_Model):
 
 
 class ExportReport(_Model):
-    """`result` is what `--verify` measures again: held-out prompts, or the search's where there are
-    none."""
+    """`result` is what `--verify` measures again: held-out prompts, or the search's where there are none.
+    `serving` is None where transformers measured it."""
 
     format: int = FORMAT
     name: str
@@ -99,6 +110,7 @@ class ExportReport(_Model):
     knobs: Knobs
     origin: Origin
     prompts: Prompts
+    serving: Serving | None = None
     result: Result
     search: Result | None
     dense_accuracy: float | None

@@ -1,19 +1,19 @@
-"""Checks an exported folder: the flow afresh through the sandbox, the hashes, and the score measured
-again."""
+"""Checks an exported folder: the flow afresh through the sandbox, the hashes, the score measured again, and
+what the launch script serves."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from agent.export.report import CONFIG, FLOW, GRAPH, ExportError, ExportReport, read_report
+from agent.export.measure import EngineName, measure, recorded_engine
+from agent.export.report import CONFIG, FLOW, GRAPH, ExportError, ExportReport, Serving, read_report
+from agent.export.serve import Served, serve
 from agent.sandbox import Rejected, Sandbox
-from evaluators.measure.evaluate import evaluate
 from evaluators.measure.measurement import Measurement
-from evaluators.measure.workload import Workload
 from search_spaces.candidate import Candidate
 from vortex.config import VortexConfig
 from vortex.errors import VortexError
@@ -30,26 +30,36 @@ class Verdict(BaseModel):
     notes: tuple[str, ...] = ()
     recorded: tuple[float, float, float]
     """Accuracy of the report: mean, and both ends of its interval."""
+    engine: str | None = None
+    device: str | None = None
     accuracy: float | None = None
     bytes_ratio: float | None = None
+    served: Served | None = None
 
     @property
     def holds(self) -> bool:
         return not self.problems
 
 
-Measure = Callable[[FlowGraph, VortexConfig, ExportReport], Measurement]
-
-
-def verify(folder: Path, cache: Path, model: Path | None = None, measure: Measure | None = None) -> Verdict:
+def verify(
+    folder: Path,
+    cache: Path,
+    model: Path | None = None,
+    *,
+    engine: EngineName | None = None,
+    serving: Serving | None = None,
+    server: Sequence[str] | None = None,
+) -> Verdict:
     """Check the folder. Prompts are made again into `cache` unless they are there.
 
     model: the measured model's folder on this machine, if not where the report says.
-    Raises ExportError where the folder cannot be read at all.
+    engine: what measures; None is what the record was made with. serving: options of an SGLang engine that
+    win over the record's.
+    server: start the launch script too, with these further options of the server; None does not.
+    Raises ExportError where the folder cannot be read or not be measured at all.
     """
     report = read_report(folder)
     problems: list[str] = []
-    notes: list[str] = []
     graph, config = _load(folder, report, problems)
     interval = report.result.accuracy
     recorded = (interval.mean, interval.low, interval.high)
@@ -57,27 +67,57 @@ def verify(folder: Path, cache: Path, model: Path | None = None, measure: Measur
         return Verdict(name=report.name, problems=tuple(problems), recorded=recorded)
     assert graph is not None
     assert config is not None
-    again = (measure or _measure(cache, model))(graph, config, report)
-    if again.workload != report.prompts.key:
-        notes.append(
-            "the prompts made here are not the recorded ones: other versions of the data, model or libraries"
-        )
+    spec = report.prompts.spec(model)
+    again = measure(
+        graph, config, report, spec, cache, engine or recorded_engine(report), serving or Serving()
+    )
+    problems += _contradictions(again, report)
+    served = None if server is None else serve(folder, report, config, spec.model, server)
+    problems += [] if served is None else served.problems(report)
+    return Verdict(
+        name=report.name,
+        problems=tuple(problems),
+        notes=tuple(_notes(again, report)),
+        recorded=recorded,
+        engine=again.engine,
+        device=again.device,
+        accuracy=again.accuracy,
+        bytes_ratio=again.bytes_ratio,
+        served=served,
+    )
+
+
+def _contradictions(again: Measurement, report: ExportReport) -> list[str]:
+    found = []
+    interval = report.result.accuracy
     if not interval.low - 1e-9 <= again.accuracy <= interval.high + 1e-9:
-        problems.append(
+        found.append(
             f"accuracy measured again is {100 * again.accuracy:.1f}%, outside the recorded interval "
             f"[{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
         )
     ratio, was = again.bytes_ratio, report.result.bytes_ratio
     if abs(ratio - was) > 0.02 * was:
-        problems.append(f"it moves {100 * ratio:.2f}% of dense's bytes, not the recorded {100 * was:.2f}%")
-    return Verdict(
-        name=report.name,
-        problems=tuple(problems),
-        notes=tuple(notes),
-        recorded=recorded,
-        accuracy=again.accuracy,
-        bytes_ratio=ratio,
-    )
+        found.append(f"it moves {100 * ratio:.2f}% of dense's bytes, not the recorded {100 * was:.2f}%")
+    return found
+
+
+def _notes(again: Measurement, report: ExportReport) -> list[str]:
+    found = []
+    was = report.result.measurement
+    if (again.engine, again.device) != (was.engine, was.device):
+        found.append(
+            f"the record was measured by {was.engine} on {was.device}; its interval is compared anyway"
+        )
+    if _prompts_of(again.workload) != _prompts_of(report.prompts.key):
+        found.append(
+            "the prompts made here are not the recorded ones: other versions of the data, model or libraries"
+        )
+    return found
+
+
+def _prompts_of(key: str) -> str:
+    """A workload's identity without that of an engine, which follows the prompts' own after a dash."""
+    return key.partition("-")[0]
 
 
 def _load(
@@ -111,15 +151,3 @@ def _load(
     if f'"{report.name}"' not in source and f"'{report.name}'" not in source:
         problems.append(f"{FLOW} does not register {report.name!r}")
     return graph, config
-
-
-def _measure(cache: Path, model: Path | None) -> Measure:
-    def run(graph: FlowGraph, config: VortexConfig, report: ExportReport) -> Measurement:
-        prompts = report.prompts
-        try:
-            workload = Workload.ensure(prompts.spec(model), cache, prompts.excluded)
-        except (OSError, ValueError) as error:
-            raise ExportError(f"the prompts cannot be made again: {error}") from error
-        return evaluate(graph, config, workload, split=prompts.split)
-
-    return run
