@@ -60,6 +60,7 @@ def _deepseek_v3(tokenizer: Any) -> PreTrainedModel:
         v_head_dim=HEAD_DIM,
         q_lora_rank=None,
         first_k_dense_replace=LAYERS,
+        moe_layer_freq=1,  # SGLang asks for it
         num_mtp_layers=0,
     )
     return DeepseekV3ForCausalLM(config)
