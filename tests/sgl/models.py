@@ -54,6 +54,12 @@ def random_prompts(*lengths: int, seed: int = 0) -> list[list[int]]:
     return [torch.randint(2, VOCABULARY, (n,), generator=generator).tolist() for n in lengths]
 
 
+def settings(name: str, **changes: object) -> VortexConfig:
+    """A config that reads 3 blocks of each row: the first, the best and the last. Scores are not rounded."""
+    fields = {"module_name": name, "topk_val": 1, "block_size": 16, "dtype": "float32", **changes}
+    return VortexConfig.model_validate(fields)
+
+
 @dataclass(frozen=True)
 class Answer:
     """New tokens and the log-probabilities they were chosen by, `[tokens, vocabulary]`; how many tokens of

@@ -1,0 +1,120 @@
+"""Sparse decode in SGLang = the `hf` engine in float32, step by step, for every flow that ships."""
+
+from __future__ import annotations
+
+import pytest
+from transformers import PreTrainedModel
+
+from tests.sgl.engines import Engines
+from tests.sgl.models import LAYERS, TOLERANCE, Answer, apart, ask, forced, random_prompts, settings
+from vortex.config import VortexConfig
+from vortex.engine.sgl import control
+from vortex.engine.sgl.counters import EngineCounters
+from vortex.flow import build_vflow, list_keys
+
+FLOWS = [name for name in list_keys() if build_vflow(name).kind == "gqa"]
+OPTIONS = {"page_size": 32, "disable_radix_cache": True, "disable_overlap_schedule": True}
+"""Without overlap a request takes no step too many, so that counters are exact."""
+LONG, SHORT = 200, 40
+"""Tokens of a prompt whose rows are sparse at this budget, and of one whose rows are not."""
+NEW = 40
+"""Steps: past the end of a block and of a page."""
+
+
+def serve(
+    engines: Engines, config: VortexConfig, prompts: list[list[int]], new: int = NEW
+) -> tuple[list[Answer], EngineCounters]:
+    """Answers of an engine that shares no prefixes, and what its scheduler counted meanwhile."""
+    engine = engines.sparse(config, **OPTIONS)
+    return ask(engine, prompts, new), control.counters(engine)
+
+
+def check(model: PreTrainedModel, prompt: list[int], answer: Answer, config: VortexConfig) -> None:
+    """The engine's numbers are those of `hf` at every step, and one block more would have changed them."""
+    expected = forced(model, prompt, answer.tokens, config)
+    assert apart(answer.logprobs, expected) < TOLERANCE
+    larger = config.model_copy(update={"topk_val": config.topk_val + 1})
+    steps = (forced(model, prompt, answer.tokens, larger) - expected).abs().amax(1)
+    assert steps[0] == 0  # from the prefill
+    assert steps[1:].min() > 100 * TOLERANCE
+
+
+@pytest.mark.parametrize("block_size", [16, 32])
+@pytest.mark.parametrize("name", FLOWS)
+def test_every_shipped_flow(engines: Engines, model: PreTrainedModel, name: str, block_size: int) -> None:
+    config = settings(name, block_size=block_size)
+    (prompt,) = random_prompts(LONG)
+    (answer,), counted = serve(engines, config, [prompt])
+    check(model, prompt, answer, config)
+    steps, heads = NEW - 1, model.config.num_key_value_heads
+    assert counted.flow == name
+    assert counted.decode_steps == counted.sparse_steps == steps
+    assert counted.rows_sparse == steps * heads
+    assert counted.blocks_read == 3 * steps * heads * LAYERS
+    lengths = range(LONG + 1, LONG + NEW)
+    assert counted.blocks_total == sum(-(-n // block_size) for n in lengths) * heads * LAYERS
+
+
+def test_another_flow_answers_otherwise(engines: Engines, model: PreTrainedModel) -> None:
+    """The comparison sees which flow has chosen."""
+    (prompt,) = random_prompts(LONG)
+    quest, centroid = settings("gqa_quest_sparse_attention"), settings("block_sparse_attention")
+    (answer,), _ = serve(engines, quest, [prompt])
+    assert apart(answer.logprobs, forced(model, prompt, answer.tokens, centroid)) > 100 * TOLERANCE
+
+
+def test_a_budget_for_everything_is_dense(engines: Engines, model: PreTrainedModel) -> None:
+    prompts = random_prompts(LONG, SHORT)
+    answers, counted = serve(engines, settings("gqa_quest_sparse_attention", topk_val=64), prompts)
+    for prompt, answer in zip(prompts, answers, strict=True):
+        assert apart(answer.logprobs, forced(model, prompt, answer.tokens)) < TOLERANCE
+    assert counted.decode_steps == NEW - 1
+    assert counted.sparse_steps == counted.rows_sparse == counted.blocks_read == 0
+
+
+def test_no_flow_is_dense(engines: Engines, model: PreTrainedModel) -> None:
+    """A flow swapped for none."""
+    (prompt,) = random_prompts(LONG)
+    engine = engines.sparse(settings("block_sparse_attention"), **OPTIONS)
+    control.deploy(engine, None)
+    (answer,) = ask(engine, [prompt])
+    assert apart(answer.logprobs, forced(model, prompt, answer.tokens)) < TOLERANCE
+    assert control.counters(engine).flow == ""
+
+
+@pytest.mark.parametrize("name", ["gqa_quest_sparse_attention", "running_avg_block_sparse"])
+def test_short_requests_beside_long_ones(engines: Engines, model: PreTrainedModel, name: str) -> None:
+    """Rows that stay dense, rows that become sparse on the way, and rows that are sparse from the start."""
+    config = settings(name)
+    prompts = random_prompts(LONG, 5, SHORT, 333, 1)
+    answers, counted = serve(engines, config, prompts)
+    for prompt, answer in zip(prompts, answers, strict=True):
+        assert apart(answer.logprobs, forced(model, prompt, answer.tokens, config)) < TOLERANCE
+    heads = model.config.num_key_value_heads
+    lengths = [n for prompt in prompts for n in range(len(prompt) + 1, len(prompt) + NEW)]
+    sparse = sum(n > 3 * 16 for n in lengths)
+    assert (counted.rows_sparse, counted.rows_dense) == (sparse * heads, (len(lengths) - sparse) * heads)
+    assert counted.sparse_steps == NEW - 1
+
+
+def test_layers_skip(engines: Engines, model: PreTrainedModel) -> None:
+    config = settings("gqa_quest_sparse_attention", layers_skip=[0, 2])
+    (prompt,) = random_prompts(LONG)
+    (answer,), counted = serve(engines, config, [prompt])
+    check(model, prompt, answer, config)
+    every = config.model_copy(update={"layers_skip": None})
+    assert apart(answer.logprobs, forced(model, prompt, answer.tokens, every)) > 100 * TOLERANCE
+    assert counted.sparse_layers == 1
+    assert counted.blocks_read == 3 * (NEW - 1) * model.config.num_key_value_heads
+
+
+def test_a_policy_and_more_reserved_blocks(engines: Engines, model: PreTrainedModel) -> None:
+    config = settings(
+        "gqa_block_sparse_attention",
+        schedule_policy="return topk_val + block_reserved_bos + block_reserved_eos + cached_block_len / 8;",
+        block_reserved_bos=2,
+        block_reserved_eos=3,
+    )
+    (prompt,) = random_prompts(LONG)
+    (answer,), _ = serve(engines, config, [prompt])
+    check(model, prompt, answer, config)
