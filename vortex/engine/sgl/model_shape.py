@@ -50,8 +50,17 @@ def read_shape(folder: Path) -> ModelShape | None:
     if not file.is_file():
         return None
     try:
-        data: Mapping[str, Any] = json.loads(file.read_text())
-        outer, data = data, data.get("text_config") or data
+        return shape_of(json.loads(file.read_text()))
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file} does not describe a decoder: {error}") from None
+
+
+def shape_of(config: Mapping[str, Any]) -> ModelShape:
+    """The shape that the content of a `config.json` says. Raises ConfigError where it is no decoder's."""
+    try:
+        data = {**config, **(config.get("text_config") or {})}
         heads = int(data["num_attention_heads"])
         return ModelShape(
             layers=int(data["num_hidden_layers"]),
@@ -61,7 +70,8 @@ def read_shape(folder: Path) -> ModelShape | None:
             context=int(data["max_position_embeddings"]),
             kv_lora_rank=int(data.get("kv_lora_rank") or 0),
             qk_rope_head_dim=int(data.get("qk_rope_head_dim") or 0),
-            faults=tuple(faults({**outer, **data})),
+            faults=tuple(faults(data)),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{file} does not describe a decoder: {type(error).__name__}: {error}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        text = f"the model's config does not describe a decoder: {type(error).__name__}: {error}"
+        raise ConfigError(text) from None

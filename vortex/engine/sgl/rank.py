@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,8 @@ from vortex.config import VortexConfig
 from vortex.engine.sgl import rules
 from vortex.engine.sgl.counters import EngineCounters
 from vortex.engine.sgl.deployed import Deployed, check_block_size, summary_bytes
+from vortex.engine.sgl.model_shape import shape_of
+from vortex.engine.sgl.options import Problem
 from vortex.errors import ConfigError
 from vortex.graph.geometry import Geometry
 from vortex.graph.model import FlowGraph
@@ -67,6 +70,7 @@ class SparseRank:
             raise ConfigError("the model has layers with a sliding window: they are not supported")
         self.page_size = int(runner.page_size)
         self.shape = RankShape.of(runner.model_config, runner.use_mla_backend, ranks())
+        self.model = shape_of(runner.model_config.hf_config.to_dict())
         self.runner = runner
         self.pools = self._pools(runner.token_to_kv_pool)
         self.dense_backend = ""
@@ -74,8 +78,7 @@ class SparseRank:
         self.candidate: Deployed | None = None
         """What `deploy` is about to go on with."""
         if self.deployed.saved and not runner.server_args.disable_radix_cache:
-            wrong = rules.flow_errors(self.deployed.graph, {"disable_radix_cache": False}, None)
-            raise ConfigError("; ".join(map(str, wrong)))
+            _raise(rules.flow_errors(self.deployed.graph, {"disable_radix_cache": False}, None))
         self._fill_contexts(config, self.deployed.graph)
 
     @property
@@ -97,23 +100,16 @@ class SparseRank:
         self.deployed = found
 
     def _made(self, config: VortexConfig) -> Deployed:
-        for problem in rules.unsupported(config):
-            raise ConfigError(str(problem))
+        engine = {"page_size": self.page_size, "disable_radix_cache": True}
+        engine["enable_mixed_chunk"] = self.runner.server_args.enable_mixed_chunk
+        _raise(rules.config_errors(config), rules.size_errors(config, engine, self.model))
         geometry = self.shape.geometry(check_block_size(config, self.page_size))
-        graph = self._graph(config, geometry)
+        graph = config.load_graph(geometry)
+        _raise(rules.flow_errors(graph, engine, self.model))
         skipped = set(config.layers_skip or ())
-        if skipped and max(skipped) >= len(self.pools):
-            raise ConfigError(f"layers_skip names layer {max(skipped)}, but the model has {len(self.pools)}")
         pools = {index: pool for index, pool in self.pools.items() if index not in skipped}
         slots = self.runner.req_to_token_pool.req_to_token.shape[0]
         return Deployed(config, graph, geometry, pools, self.shape.heads, self.page_size, slots)
-
-    def _graph(self, config: VortexConfig, geometry: Geometry) -> FlowGraph:
-        graph = config.load_graph(geometry)
-        if graph.kind != geometry.kind:
-            needs = {"gqa": "k and v", "mla": "latents"}
-            raise ConfigError(f"the flow reads {needs[graph.kind]}, the model keeps {needs[geometry.kind]}")
-        return graph
 
     def report(self) -> EngineCounters:
         counters = EngineCounters() if self.deployed is None else self.deployed.report()
@@ -151,6 +147,12 @@ class _Parent:
 
     config: VortexConfig
     graph: FlowGraph
+
+
+def _raise(*found: Iterator[Problem]) -> None:
+    wrong = [problem for problems in found for problem in problems]
+    if wrong:
+        raise ConfigError("; ".join(map(str, wrong)))
 
 
 def ranks() -> int:
