@@ -14,12 +14,15 @@ from agent.search.progress import Silent
 from agent.search.settings import SearchSettings
 from agent.views.plot import save_plot
 from agent.views.report import Report, build_report
+from agent.views.speed import speed_lines, timings
 from agent.views.table import result
 from benchmarks.instant import InstantProposer, InstantSettings, bench
 from evaluators.measure import current_environment
 from evaluators.measure.speed import SpeedColumn, SpeedReport, Spread
 from search_spaces.candidate import Candidate
 from tests.agent.search.parts import search
+from tests.evaluators.serving.documents import WORK, decode, dense, sparse
+from tests.evaluators.serving.documents import report as serving
 
 
 def text_of(report: Report, width: int) -> str:
@@ -115,6 +118,36 @@ def test_contenders_are_timed_once_and_shown(tmp_path: Path) -> None:
     assert "2048 tokens is 1.50 [1.40-1.60] times as fast as dense (sdpa)" in text_of(report, 200)
 
 
+def test_a_timing_of_the_serving_engine_says_what_it_is_of(tmp_path: Path) -> None:
+    quick, slow = (decode(step, tokens=tokens, work=WORK) for step, tokens in ((5.0, 2048), (12.0, 32_000)))
+    timing = serving(dense(decode(10.0), decode(30.0, tokens=32_000)), sparse(quick, slow))
+    with Ledger(tmp_path / "ledger.db") as ledger, Sandbox() as sandbox:
+        settings = SearchSettings(budget=2, workers=1)
+        ideal = InstantSettings(prompts_per_task=12, quality=1.0, ratio=0.3)
+        run = search(ledger, sandbox, InstantProposer(), settings, ideal)
+        ground = replace(bench(ideal), time=lambda candidate: timing.model_dump_json())
+        time_contenders(ledger, ground, build_report(ledger, run, settings.model_dump()), 2, Silent())
+        report = build_report(ledger, run, settings.model_dump(mode="json"))
+    report = report.model_copy(update={"labels": {"length": "2048"}})
+    (winner,) = report.winners
+    assert winner.speed == timing
+    assert [(timed.what, timed.tokens, timed.ratio.median) for timed in timings(winner.speed)] == [
+        ("step", 2048, 2.0),
+        ("step", 32_000, 2.5),
+    ]
+    at_2k, at_32k = list(speed_lines(winner, "2048"))
+    for part in (
+        "16 x 2048 tokens takes 5.00 [5.00-5.00] ms (flashinfer, no CUDA graphs)",
+        "dense 10.00 [10.00-10.00] ms (flashinfer, CUDA graphs): 2.00 [2.00-2.00] times as fast",
+        "5.0% of the blocks; NVIDIA H200, SGLang 0.5.16",
+    ):
+        assert part in at_2k
+        assert part.split(";")[0] in text_of(report, 400)
+    assert "accuracy was not measured" not in at_2k
+    assert at_32k.endswith("accuracy was not measured at this length")
+    assert Report.model_validate_json(report.model_dump_json()) == report
+
+
 def test_the_table_fits_a_narrow_terminal_and_is_labelled(report: Report) -> None:
     for width in (80, 140):
         text = text_of(report, width)
@@ -122,6 +155,8 @@ def test_the_table_fits_a_narrow_terminal_and_is_labelled(report: Report) -> Non
         for row in report.rows:
             assert f"{100 * row.search.accuracy.mean:.1f}%" in text
             assert row.role is Role.DENSE or row.hash[:12] in text
+            assert row.ground == "none, instant"
+        assert "on none, instant" in text
         for label in ("tasks counted: niah_single_1", "12 measured", "held-out", report.ledger[-20:]):
             assert label in text.replace("\n", "")
 
