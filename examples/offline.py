@@ -4,8 +4,9 @@ import sys
 
 import sglang as sgl
 from vortex_torch.engine.sgl.config import VortexConfig
+from vortex_torch.engine.sgl.control import counters
 
-if __name__ == "__main__":  # SGLang starts processes that import this file
+if __name__ == "__main__":  # the processes that SGLang starts import this file
     engine = sgl.Engine(
         model_path=sys.argv[1],
         page_size=16,
@@ -14,7 +15,8 @@ if __name__ == "__main__":  # SGLang starts processes that import this file
         mem_fraction_static=0.85,
         vortex=VortexConfig(module_name="gqa_quest_sparse_attention", topk_val=30, block_size=16),
     )
-    prompt = "It rained. " * 1000 + "What was the weather like? It"
+    prompt = "The grass is green. The sky is blue. " * 200 + "The grass is"
     print(engine.generate(prompt, {"temperature": 0, "max_new_tokens": 16})["text"])
-    print(engine.get_server_info()["internal_states"][0]["vortex"])
+    seen = counters(engine)
+    print(f"{seen.sparse_steps} sparse steps read {seen.blocks_read} of {seen.blocks_total} blocks")
     engine.shutdown()

@@ -58,5 +58,6 @@ exec "$python" -m sglang.launch_server \
   --vortex-config "${VORTEX_CONFIG:-$sparse}" \
   --page-size 16 \
   --attention-backend flashinfer \
+  --disable-overlap-schedule \
   --mem-fraction-static 0.85 \
   "$@"

@@ -77,6 +77,7 @@ def engine_options(graph: FlowGraph, block_size: int) -> dict[str, object]:
     options: dict[str, object] = {
         "page_size": max(PAGE, block_size),
         "attention_backend": "flashinfer",
+        "disable_overlap_schedule": True,
         "mem_fraction_static": 0.85,
     }
     if any(find_op(stage, node.op).side_effect for stage, node in graph.nodes()):

@@ -55,7 +55,6 @@ def readme(report: ExportReport, config: Mapping[str, object], engine: Mapping[s
         "engine = sgl.Engine(",
         '    model_path="path/of/a/model",',
         *(f"    {name}={value!r}," for name, value in engine.items()),
-        "    disable_overlap_schedule=True,",
         "    vortex=config,",
         ")",
         "```",

@@ -77,6 +77,11 @@ class Server:
     ) -> None:
         self.close()
 
+    @property
+    def pid(self) -> int:
+        """Of the server, and of the group of its processes."""
+        return self._process.pid
+
     def info(self) -> dict[str, Any]:
         """What the server says of itself."""
         answer: dict[str, Any] = self._ask("/server_info")
@@ -109,9 +114,12 @@ class Server:
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(END_SECONDS)
+        until = time.monotonic() + END_SECONDS
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+            while time.monotonic() < until:  # killed processes take a moment to be gone
+                os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.poll()
+                time.sleep(0.05)
 
     def _wait_until_ready(self) -> None:
         until = time.monotonic() + READY_SECONDS

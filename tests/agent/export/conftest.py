@@ -107,9 +107,10 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def new_run(ledger: Ledger, model_folder: Path, cache: Path) -> Finished:
+def new_run(ledger: Ledger, model: Path | None, cache: Path) -> Finished:
+    """A run without candidates; `model` None is the probe."""
     settings = SearchSettings(
-        model=str(model_folder),
+        model=None if model is None else str(model),
         length=512,
         tasks=TASKS,
         prompts_per_task=2,
