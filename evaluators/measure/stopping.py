@@ -45,6 +45,16 @@ class AnswerWatch:
         return all(len(answer) - begun(text, answer) > room for answer in missing)
 
 
+def needed(watch: AnswerWatch, rows: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Of each row's tokens, those until its score was settled: what an engine that cannot be stopped by a
+    watch would have generated under one."""
+    ends = (
+        next((end for end in range(1, len(tokens)) if watch(row, list(tokens[:end]))), len(tokens))
+        for row, tokens in enumerate(rows)
+    )
+    return [list(tokens[:end]) for tokens, end in zip(rows, ends, strict=True)]
+
+
 def begun(text: str, answer: str) -> int:
     """How many characters of `answer` the end of `text` has already."""
     for size in range(min(len(text), len(answer) - 1), 0, -1):

@@ -14,8 +14,9 @@ from evaluators.executor.base import Evaluator, EvaluatorSpec, Job
 from evaluators.measure.answers import Answer, scored
 from evaluators.measure.evaluate import measured, model_shape
 from evaluators.measure.measurement import ExcludedTask, Measurement, Split
-from evaluators.measure.prompts import DenseAnswer, load_tokenizer
+from evaluators.measure.prompts import DenseAnswer, StoredPrompt, load_tokenizer
 from evaluators.measure.spec import WorkloadSpec
+from evaluators.measure.stopping import AnswerWatch, needed
 from evaluators.serving.engine import ServingEngine, ServingOptions
 from evaluators.serving.errors import ServingError
 from evaluators.serving.prompts import AnswersFile, ServedPrompts, ServedWorkload
@@ -81,9 +82,8 @@ class ServedRulerEvaluator:
             begin -= workload.dense_seconds * len(prompts) / len(workload)
         else:
             self.engine.deploy(graph, config)
-            answers = self._answers(workload, prompts)
-            lengths = [workload.prompts[position].tokens for position in prompts]
-            self._check(graph, config, lengths, answers)
+            answers, new = self._answers(workload, prompts)
+            self._check(graph, config, [workload.prompts[position] for position in prompts], new)
         engine, device = self.engine.label, self.engine.device
         return measured(graph, config, workload, prompts, answers, split, engine, device, begin)
 
@@ -101,29 +101,32 @@ class ServedRulerEvaluator:
     def _answer_densely(self, prompts: ServedPrompts) -> AnswersFile:
         self.engine.deploy(None, VortexConfig())
         begin = time.perf_counter()
-        answers = self._answers(prompts, range(len(prompts)))
+        answers, _ = self._answers(prompts, range(len(prompts)))
         return AnswersFile(
             engine=self._settings.options.identity,
             seconds=time.perf_counter() - begin,
             answers=tuple(map(DenseAnswer.of, answers)),
         )
 
-    def _answers(self, prompts: ServedPrompts | ServedWorkload, positions: Sequence[int]) -> list[Answer]:
+    def _answers(
+        self, prompts: ServedPrompts | ServedWorkload, positions: Sequence[int]
+    ) -> tuple[list[Answer], list[int]]:
+        """The answers, as far as their scores needed them, and how many tokens the engine generated."""
         asked = [prompts.prompts[position] for position in positions]
-        ids = [prompts.ids[position] for position in positions]
-        new = self.engine.generate(ids, [prompt.max_new_tokens for prompt in asked])
-        return scored(self._tokenizer, asked, new)
+        limits = [prompt.max_new_tokens for prompt in asked]
+        new = self.engine.generate([prompts.ids[position] for position in positions], limits)
+        watch = AnswerWatch(self._tokenizer, [p.answers for p in asked], [p.metric for p in asked], limits)
+        return scored(self._tokenizer, asked, needed(watch, new)), [len(tokens) for tokens in new]
 
     def _check(
-        self, graph: FlowGraph, config: VortexConfig, lengths: Sequence[int], answers: Sequence[Answer]
+        self, graph: FlowGraph, config: VortexConfig, prompts: Sequence[StoredPrompt], new: Sequence[int]
     ) -> None:
         shape, options = model_shape(self._settings.search.model), self._settings.options
         heads = 1 if shape.kind == "mla" else max(1, shape.kv_heads // options.tp_size)
-        skipped = len(config.layers_skip or ())
-        steps = [
-            length + np.arange(1, answer.tokens) for length, answer in zip(lengths, answers, strict=True)
-        ]
-        check_sparse(self.engine.counters(), graph, config, shape.layers - skipped, heads, steps)
+        layers = shape.layers - len(config.layers_skip or ())
+        # The first new token is the prefill's.
+        steps = [prompt.tokens + np.arange(1, count) for prompt, count in zip(prompts, new, strict=True)]
+        check_sparse(self.engine.counters(), graph, config, layers, heads, steps)
 
 
 def check_sparse(
