@@ -29,8 +29,8 @@ OPTIONS = ServingOptions(
     max_total_tokens=4096,
     extra={"log_level": "error", "sleep_on_idle": True},
 )
-TIMING = TimingOptions(lengths=(150,), batch=3, new=20, repeats=2, timeout=300)
-TIMEOUT = 300.0
+TIMING = TimingOptions(lengths=(150,), batch=3, new=20, repeats=2, timeout=600)
+TIMEOUT = 600.0
 
 
 @pytest.fixture(autouse=True, scope="module")
