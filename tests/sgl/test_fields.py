@@ -27,6 +27,7 @@ BASE = VortexConfig(module_name="gqa_quest_sparse_attention", topk_val=2, max_se
 (PROMPT,) = random_prompts(150)
 NEW, STEPS, LAYERS, HEADS, BLOCKS = 9, 8, 3, 2, 10
 ROWS = STEPS * LAYERS * HEADS
+LOOP = "int blocks = 0; while (2 * blocks < cached_block_len) ++blocks; return blocks;"
 POOL = 4096 // 16 + 1
 """Blocks of the KV pool, one page that takes what is padding included."""
 
@@ -157,16 +158,15 @@ def test_schedule_policy(engine: Any, model: PreTrainedModel) -> None:
 
 
 def test_compilation_cache_dir(engine: Any, tmp_path: Path) -> None:
-    loop = "int blocks = 0; while (2 * blocks < cached_block_len) ++blocks; return blocks;"
-    answer, counted = run(engine, schedule_policy=loop, compilation_cache_dir=str(tmp_path / "cache"))
+    answer, counted = run(engine, schedule_policy=LOOP, compilation_cache_dir=str(tmp_path / "cache"))
     assert counted.blocks_read == ROWS * 5
     (library,) = (tmp_path / "cache" / "policies").iterdir()
     before = library.stat()
-    again, _ = run(engine, schedule_policy=loop, compilation_cache_dir=str(tmp_path / "cache"))
+    again, _ = run(engine, schedule_policy=LOOP, compilation_cache_dir=str(tmp_path / "cache"))
     assert apart(answer.logprobs, again.logprobs) < TOLERANCE
     assert library.stat().st_mtime_ns == before.st_mtime_ns
     (tmp_path / "file").touch()
-    said = refused(engine, schedule_policy=loop + " ", compilation_cache_dir=str(tmp_path / "file"))
+    said = refused(engine, schedule_policy=LOOP + " ", compilation_cache_dir=str(tmp_path / "file"))
     assert "compilation_cache_dir: cannot write" in said
 
 
@@ -193,6 +193,8 @@ def test_module_path(engine: Any, tmp_path: Path) -> None:
         assert (counted.flow, counted.graph, counted.blocks_read) == (name, graph.hash, ROWS * 4)
         answers.append(answer)
     assert apart(answers[0].logprobs, answers[1].logprobs) < TOLERANCE
+    found = {"module_name": "found", "module_path": str(tmp_path / "graph.json")}
+    assert "column 17: a loop" in refused(engine, **found, schedule_policy=LOOP)  # never compiled
     assert "mean_centroid" in refused(engine, module_name="mean", module_path=str(tmp_path / "flow.py"))
 
 

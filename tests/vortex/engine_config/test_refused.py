@@ -12,6 +12,7 @@ from vortex.config import VortexConfig
 from vortex.engine.sgl.model_shape import read_shape
 from vortex.engine.sgl.refused import ENVIRONMENT, OPTIONS, PACKED_KV_DTYPES
 from vortex.engine.sgl.rules import attention_ranks, engine_errors, flow_errors, remarks, size_errors
+from vortex.errors import ConfigError
 from vortex.flow import load_graph
 
 QWEN: dict[str, Any] = {
@@ -129,3 +130,13 @@ def test_mixed_batches() -> None:
     assert list(flow_errors(plain, engine, None)) == []
     said = [remark.key for remark in remarks(VortexConfig(), {**engine, "page_size": 16}, None)]
     assert "enable_mixed_chunk" in said
+
+
+def test_models_without_the_shape_of_a_decoder(tmp_path: Path) -> None:
+    for config, part in (
+        ({"is_encoder_decoder": True, "num_heads": 8}, "the model is an encoder-decoder"),
+        ({"hybrid_override_pattern": "M-M*"}, "the model has layers of other kinds"),
+        ({"num_heads": 8}, "does not describe a decoder: KeyError: 'num_attention_heads'"),
+    ):
+        with pytest.raises(ConfigError, match=part):
+            read_shape(model(tmp_path, config))

@@ -59,8 +59,10 @@ def read_shape(folder: Path) -> ModelShape | None:
 
 def shape_of(config: Mapping[str, Any]) -> ModelShape:
     """The shape that the content of a `config.json` says. Raises ConfigError where it is no decoder's."""
+    if not isinstance(config, Mapping):
+        raise ConfigError("the model's config does not describe a decoder: it is no JSON object")
+    data = {**config, **(config.get("text_config") or {})}
     try:
-        data = {**config, **(config.get("text_config") or {})}
         heads = int(data["num_attention_heads"])
         return ModelShape(
             layers=int(data["num_hidden_layers"]),
@@ -72,6 +74,6 @@ def shape_of(config: Mapping[str, Any]) -> ModelShape:
             qk_rope_head_dim=int(data.get("qk_rope_head_dim") or 0),
             faults=tuple(faults(data)),
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        text = f"the model's config does not describe a decoder: {type(error).__name__}: {error}"
-        raise ConfigError(text) from None
+    except (ValueError, KeyError, TypeError) as error:
+        unknown = f"has a config that does not describe a decoder: {type(error).__name__}: {error}"
+        raise ConfigError(f"the model {next(faults(data), unknown)}") from None

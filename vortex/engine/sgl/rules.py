@@ -53,6 +53,8 @@ def engine_errors(engine: Mapping[str, Any]) -> Iterator[Problem]:
 def config_errors(config: VortexConfig) -> Iterator[Problem]:
     """What is wrong with a config wherever it runs: unsupported values, a policy that does not compile."""
     yield from unsupported(config)
+    if config.schedule_policy is None:
+        return
     from vortex.budget.compiled import policy_of
 
     try:
