@@ -1,81 +1,107 @@
-"""`python -m benchmarks.sglang COMMAND`; every command prints its table last and writes JSON to --out."""
+"""`python -m benchmarks.sglang COMMAND`: prints its table last; --out also writes what was measured."""
 
 from __future__ import annotations
 
 import json
-import platform
-import tempfile
+import sys
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Protocol
 
 import typer
 from pydantic import BaseModel
 
-from benchmarks.sglang.decode import CONTENDERS, HEADER, measure_steps, started
-from benchmarks.sglang.geometry import SHAPES, write_model
-
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-Out = Annotated[Path | None, typer.Option(help="also write what was measured to this file, as JSON")]
+Out = Annotated[Path | None, typer.Option(help="Also write what was measured to this file, as JSON.")]
+Runs = Annotated[Path, typer.Option(help="Folder of the ledger and of cached prompts.")]
 
 
-@app.callback()
-def main() -> None:
-    """What the SGLang engine does on a GPU."""
-
-
-def save(out: Path | None, results: Sequence[BaseModel], **about: Any) -> None:
-    if out is None:
-        return
-    document = {
-        "date": date.today().isoformat(),
-        "machine": machine(),
-        **about,
-        "results": [result.model_dump(mode="json") for result in results],
-    }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(document, indent=1) + "\n")
-
-
-def machine() -> dict[str, str]:
-    import sglang
-    import torch
-
-    return {
-        "gpu": torch.cuda.get_device_name(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "sglang": sglang.__version__,
-    }
+class Result(Protocol):
+    @property
+    def row(self) -> tuple[str, ...]: ...
 
 
 @app.command()
-def decode(
-    contender: Annotated[list[str], typer.Option(help="flashinfer and fa3 are untouched SGLang")],
-    tokens: Annotated[list[int], typer.Option(help="prompt lengths")],
-    shape: Annotated[str, typer.Option(help=f"one of {', '.join(SHAPES)}")] = "Qwen3-1.7B",
-    batch: int = 16,
-    new_tokens: int = 128,
-    repeats: int = 5,
+def quickstart(
+    model: Annotated[
+        list[str] | None, typer.Option(help="'probe', or a geometry with dummy weights; repeatable.")
+    ] = None,
+    out: Out = None,
+) -> None:
+    """The published Quick Start launch."""
+    from benchmarks.sglang.quickstart import COLUMNS, launch
+
+    found = [launch(name) for name in model or ["probe", "qwen3-0.6b"]]
+    _show(COLUMNS, found, out)
+    if not all(one.counters.sparse_steps for one in found):
+        sys.exit("an engine was to be sparse and was not")
+
+
+@app.command()
+def parity(
+    model: Annotated[Path | None, typer.Option(help="Default: the probe.")] = None,
+    flow: Annotated[list[str] | None, typer.Option(help="Repeatable.")] = None,
+    topk: Annotated[int, typer.Option(help="Scored blocks of 16 that are read, and two reserved ones.")] = 30,
+    length: int = 2048,
+    samples: Annotated[int, typer.Option(help="Prompts of each task.")] = 50,
+    engine: Annotated[
+        str, typer.Option(help="Settings of the engine, JSON: attention_backend, kv_cache_dtype, ...")
+    ] = "{}",
+    runs_dir: Runs = Path("runs"),
     seed: int = 0,
     out: Out = None,
 ) -> None:
-    """Time of one decode step, dummy weights, CUDA graphs where the contender has them."""
-    results = []
-    with tempfile.TemporaryDirectory() as folder:
-        model = write_model(shape, Path(folder))
-        for name in contender:
-            with started(model, load_format="dummy", mem_fraction_static=0.8, **CONTENDERS[name]()) as engine:
-                steps = measure_steps(
-                    engine, name, tokens, batch=batch, new_tokens=new_tokens, repeats=repeats, seed=seed
-                )
-                for step in steps:
-                    print(step.line, flush=True)
-                    results.append(step)
-    save(out, results, shape=shape, weights="dummy")
-    print("\n".join([HEADER, *(result.line for result in results)]))
+    """RULER, all tasks that the probe's card has, through SGLang and through the hf engine."""
+    from benchmarks.sglang.parity import COLUMNS, compare
+    from evaluators.measure.spec import WorkloadSpec
+    from evaluators.probe import PROBE_PATH
+    from evaluators.probe.dense import PROBE_TASKS
+    from evaluators.serving.engine import ServingOptions
+    from vortex.config import VortexConfig
+
+    spec = WorkloadSpec(
+        model=model or PROBE_PATH,
+        tasks=PROBE_TASKS,
+        length=length,
+        samples=samples,
+        split="heldout",
+        seed=seed,
+    )
+    names = flow or ["block_sparse_attention", "gqa_quest_sparse_attention", "lserve_sparse_attention"]
+    flows = {name: VortexConfig(module_name=name, topk_val=topk, block_size=16) for name in names}
+    options = ServingOptions.for_machine(**json.loads(engine))
+    found = compare(spec, flows, options, runs_dir / "parity")
+    _show(COLUMNS, found, out)
+
+
+@app.command()
+def killed(
+    budget: int = 10,
+    after: Annotated[int, typer.Option(help="Measured candidates before an engine is killed.")] = 5,
+    executor: str = "ray",
+    runs_dir: Runs = Path("runs"),
+    out: Out = None,
+) -> None:
+    """`agent.search --engine sglang`, one of whose engines gets SIGKILL."""
+    from benchmarks.sglang.killed import COLUMNS, search_with_a_kill
+
+    found = search_with_a_kill(budget, after, runs_dir, ["--executor", executor])
+    _show(COLUMNS, [found], out)
+
+
+def _show(columns: Sequence[str], found: Sequence[Result], out: Path | None) -> None:
+    """The table as Markdown."""
+    if out is not None:
+        from evaluators.serving.timing import environment
+
+        results = [one.model_dump(mode="json") for one in found if isinstance(one, BaseModel)]
+        document = {"date": date.today().isoformat(), "environment": environment().model_dump(mode="json")}
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps({**document, "results": results}, indent=1) + "\n", encoding="utf-8")
+    rows = [columns, ["---"] * len(columns), *(one.row for one in found)]
+    print("\n".join(f"| {' | '.join(row)} |" for row in rows), flush=True)
 
 
 if __name__ == "__main__":
-    app()
+    app(prog_name="python -m benchmarks.sglang")
