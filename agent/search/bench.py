@@ -37,7 +37,7 @@ class Bench:
     open_heldout: Callable[[], object] = lambda: None
     """Prefills the held-out prompts; called once, before they are needed."""
     time: Callable[[Candidate], str] | None = None
-    """Times a candidate's attention against dense attention: a `SpeedReport` as JSON."""
+    """Times a candidate against dense attention: a `SpeedReport` or `ServingReport` as JSON."""
 
     @property
     def prompts(self) -> tuple[int, ...]:

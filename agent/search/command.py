@@ -18,7 +18,16 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
 # What may change when a run is resumed; everything else decides the outcome and stays.
-_FREE = ("budget", "contenders", "executor", "workers", "timeout", "patience", "max_proposals")
+_FREE = (
+    "budget",
+    "contenders",
+    "executor",
+    "workers",
+    "timeout",
+    "patience",
+    "max_proposals",
+    "mem_fraction",
+)
 
 
 @app.command()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.search.errors import SearchError
 from agent.search.placement import measure_dense
@@ -17,6 +17,9 @@ from evaluators.measure.prompts import PromptSet
 from evaluators.measure.workload import Workload
 from search_spaces.candidate import Candidate
 from search_spaces.knobs import KnobSpace
+
+if TYPE_CHECKING:
+    from evaluators.serving.engine import ServingOptions
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,15 @@ def serving_ground(settings: SearchSettings, path: Path, space: KnobSpace, cache
         open_heldout=prepared.open_heldout,
         label=options.identity,
         environment={"engine": options.identity},
+        time=lambda candidate: _timed_serving(candidate, path, options, settings.length),
     )
+
+
+def _timed_serving(candidate: Candidate, path: Path, options: ServingOptions, length: int) -> str:
+    from evaluators.serving.timing import TimingOptions, time_candidate
+
+    timing = TimingOptions(lengths=(length,))
+    return time_candidate(candidate.graph.canonical(), candidate.config(), path, options, timing)
 
 
 def _prompts(settings: SearchSettings) -> dict[str, Any]:

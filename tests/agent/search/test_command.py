@@ -57,6 +57,8 @@ def test_resume_may_stand_alone() -> None:
     [
         (["--proposer", "oracle"], "proposer: Input should be 'auto', 'llm', 'evolution' or 'random'"),
         (["--executor", "cluster"], "executor: Input should be 'ray' or 'local'"),
+        (["--engine", "vllm"], "engine: Input should be 'hf' or 'sglang'"),
+        (["--tp", "2", "--kv-dtype", "fp8_e4m3"], "--kv-dtype, --tp: for --engine sglang only"),
         (["--resume", "nothing"], "there is no such file: run a search first"),
         (["--resume", "--seed", "3"], "--seed cannot change when a run is resumed"),
         (["--model", "/nowhere"], "no config.json there"),
