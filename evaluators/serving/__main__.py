@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
+Number = TypeVar("Number", int, float)
 Model = Annotated[Path | None, typer.Option(help="Folder of a model; default: the probe's.")]
 Dummy = Annotated[
     str | None,
@@ -62,7 +64,7 @@ def throughput(
     from evaluators.serving.throughput import DecodePlan
 
     plan = DecodePlan(
-        lengths=tuple(int(length) for length in lengths.split(",")), batch=batch, new=new, repeats=repeats,
+        lengths=_numbers(int, lengths, "--lengths"), batch=batch, new=new, repeats=repeats,
         cold=cold, seed=seed,
     )  # fmt: skip
     _measure(
@@ -85,7 +87,7 @@ def latency(
     from evaluators.serving.latency import LoadPlan
 
     plan = LoadPlan(
-        rates=tuple(float(rate) for rate in rates.split(",")), requests=requests, length=length, new=new,
+        rates=_numbers(float, rates, "--rates"), requests=requests, length=length, new=new,
         seed=seed,
     )  # fmt: skip
     _measure(
@@ -147,6 +149,16 @@ def _measure(
     else:
         console = Console()
         (console if console.is_terminal else Console(width=110)).print(shown(report))
+
+
+def _numbers(kind: Callable[[str], Number], text: str, name: str) -> tuple[Number, ...]:
+    try:
+        found = tuple(kind(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or min(found) <= 0:
+        raise typer.BadParameter(f"{name} must be numbers above 0 with commas between, got {text!r}")
+    return found
 
 
 def _object(text: str, name: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +73,8 @@ class Answer(BaseModel):
 
 def run_job(job: EngineJob, timeout: float | None = None) -> tuple[Run, ...]:
     """Measure in a process of its own, which is gone when this returns. Raises ServingError."""
+    if find_spec("sglang") is None:
+        raise ServingError("SGLang is not installed here: pip install '.[sglang]'")
     with tempfile.TemporaryDirectory(prefix="vortex-serving-") as folder:
         answer, log = Path(folder, "answer.json"), Path(folder, "log")
         with log.open("wb") as stream:
