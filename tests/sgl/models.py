@@ -88,16 +88,32 @@ def _answer(tokens: list[int], meta: dict[str, Any]) -> Answer:
     return Answer(tokens, torch.tensor(rows), meta["cached_tokens"], meta["num_retractions"])
 
 
+class StoredCache(VortexCache):
+    """Keeps keys and values with the numbers that storing them as `stored` leaves."""
+
+    stored = torch.float32
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        kept = (x.to(self.stored).to(x.dtype) for x in (key_states, value_states))
+        return super().update(*kept, *args, **kwargs)
+
+
 @torch.inference_mode()
 def forced(
-    model: PreTrainedModel, prompt: Sequence[int], tokens: Sequence[int], config: VortexConfig | None = None
+    model: PreTrainedModel,
+    prompt: Sequence[int],
+    tokens: Sequence[int],
+    config: VortexConfig | None = None,
+    stored: torch.dtype = torch.float32,
 ) -> torch.Tensor:
     """Log-probabilities `[tokens, vocabulary]` of transformers, decoding `tokens` after `prompt` through the
-    flow that `config` names (None: densely): those of the first token come from the prompt's prefill."""
+    flow that `config` names (None: densely): those of the first token come from the prompt's prefill.
+    `stored`: the format of the KV cache."""
     graph = None
     if config is not None:
         graph = config.load_graph(ModelShape.of(model).geometry(config.block_size or 16))
-    cache = VortexCache(model, graph, config)
+    cache = StoredCache(model, graph, config)
+    cache.stored = stored
     logits = []
     with attention_implementation(model, "vortex"):
         for ids in (list(prompt), *([token] for token in tokens[:-1])):

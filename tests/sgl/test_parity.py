@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from transformers import PreTrainedModel
 
 from tests.sgl.engines import Engines
@@ -118,3 +119,19 @@ def test_a_policy_and_more_reserved_blocks(engines: Engines, model: PreTrainedMo
     (prompt,) = random_prompts(LONG)
     (answer,), _ = serve(engines, config, [prompt])
     check(model, prompt, answer, config)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("stored", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_fp8_kv_cache(engines: Engines, model: PreTrainedModel, stored: torch.dtype) -> None:
+    """Attention and summaries read the rounded keys. A key at the edge of two fp8 numbers may fall to either
+    side, which is more than the tolerance, and far less than what another block changes."""
+    config = settings("gqa_quest_sparse_attention")
+    name = {torch.float8_e4m3fn: "fp8_e4m3", torch.float8_e5m2: "fp8_e5m2"}[stored]
+    (prompt,) = random_prompts(LONG)
+    (answer,) = ask(engines.sparse(config, kv_cache_dtype=name, **OPTIONS), [prompt], NEW)
+    expected = forced(model, prompt, answer.tokens, config, stored)
+    larger = config.model_copy(update={"topk_val": 2})
+    steps = (forced(model, prompt, answer.tokens, larger, stored) - expected).abs().amax(1)
+    assert apart(answer.logprobs, expected) < 0.1 < steps[1:].min()
+    assert apart(forced(model, prompt, answer.tokens, config), expected) > 0.1

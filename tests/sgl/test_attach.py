@@ -1,0 +1,69 @@
+"""SGLang goes on without a plugin that fails. An engine that was asked to be sparse does not start then."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.sgl.engines import VARIABLES
+
+SCRIPT = """
+import os, sys
+import sglang
+from tests.sgl.engines import OPTIONS
+from tests.sgl.models import settings
+
+if __name__ == "__main__":
+    {first}
+    try:
+        sglang.Engine(model_path=sys.argv[1], vortex=settings("block_sparse_attention"), **OPTIONS)
+        print("runs")
+    except Exception as error:
+        print(type(error).__name__, error)
+"""
+LATER = "from sglang.srt.plugins import load_plugins; load_plugins(); os.environ['SGLANG_PLUGINS'] = 'other'"
+OTHER_VERSION = (
+    "from sglang.srt.layers.attention import attention_registry as it; del it.attn_backend_wrapper"
+)
+
+
+@pytest.mark.parametrize(
+    ("first", "says"),
+    [
+        pytest.param(
+            "os.environ['SGLANG_PLUGINS'] = 'other'",
+            "TypeError ServerArgs.__init__() got an unexpected keyword argument 'vortex'",
+            id="no process has the plugin",
+        ),
+        pytest.param(
+            LATER,
+            "ConfigError the scheduler of rank 0 did not attach Vortex: is vortex installed there (the entry "
+            "point of group sglang.srt.plugins), and allowed by SGLANG_PLUGINS?",
+            id="the schedulers have no plugin",
+        ),
+        pytest.param(
+            OTHER_VERSION,
+            "ConfigError vortex cannot attach to sglang.srt.layers.attention.attention_registry."
+            "attn_backend_wrapper: this needs SGLang 0.5.16",
+            id="nothing to attach to",
+        ),
+    ],
+)
+def test_an_engine_that_is_not_sparse_does_not_start(
+    model_path: Path, tmp_path: Path, first: str, says: str
+) -> None:
+    script = tmp_path / "start.py"
+    script.write_text(SCRIPT.format(first=first))
+    run = subprocess.run(
+        [sys.executable, str(script), str(model_path)],
+        env={**os.environ, **VARIABLES, "PYTHONPATH": os.getcwd()},
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert run.stdout.strip() == says
