@@ -24,6 +24,7 @@ class ServedPrepared:
 
     search: ServedPrompts
     settings: ServedRulerSettings
+    identity: str
 
     @property
     def options(self) -> ServingOptions:
@@ -31,7 +32,7 @@ class ServedPrepared:
 
     @property
     def heldout_key(self) -> str:
-        return served_key(self.settings.heldout, self.options.identity)
+        return served_key(self.settings.heldout, self.identity)
 
     @property
     def evaluator(self) -> EvaluatorSpec:
@@ -39,10 +40,8 @@ class ServedPrepared:
         return ruler_spec(self.settings)
 
     def open_heldout(self) -> ServedPrompts:
-        settings = self.settings
-        return ServedPrompts.ensure(
-            settings.heldout, self.options.identity, settings.cache, settings.excluded
-        )
+        given = self.settings
+        return ServedPrompts.ensure(given.heldout, self.identity, given.cache, given.excluded)
 
 
 def prepare_served(
@@ -68,17 +67,17 @@ def prepare_served(
     spec, excluded, known = choose(model, length, samples, gate, tasks, seed, given)
     heldout = heldout_spec(spec, excluded, heldout_samples)
     options = with_room(options, (spec, heldout))
-    cache = cache.resolve()
+    identity, cache = options.identity, cache.resolve()
+    search = ServedPrompts.ensure(spec, identity, cache, excluded)
     settings = ServedRulerSettings(
-        search=spec, heldout=heldout, cache=cache, options=options, excluded=excluded
+        search=spec, heldout=heldout, cache=cache, options=options, identity=identity, excluded=excluded
     )
-    search = ServedPrompts.ensure(spec, options.identity, cache, excluded)
     if not known:
         excluded = failed_tasks(measure_dense(ruler_spec(settings)).task_accuracy())
         heldout = heldout_spec(spec, excluded, heldout_samples)
         settings = settings.model_copy(update={"heldout": heldout, "excluded": excluded})
-        search = ServedPrompts.ensure(spec, options.identity, cache, excluded)
-    return ServedPrepared(search, settings)
+        search = ServedPrompts.ensure(spec, identity, cache, excluded)
+    return ServedPrepared(search, settings, identity)
 
 
 def with_room(options: ServingOptions, specs: Sequence[WorkloadSpec]) -> ServingOptions:

@@ -34,7 +34,8 @@ again."""
 
 
 class ServedRulerSettings(BaseModel):
-    """Settings of the evaluator that workers run: the splits, where their files are, and the engine."""
+    """Settings of the evaluator that workers run: the splits, where their files are, and the engine.
+    `identity`: what the engine must be (`ServingOptions.identity`); None is any."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -42,6 +43,7 @@ class ServedRulerSettings(BaseModel):
     heldout: WorkloadSpec
     cache: Path
     options: ServingOptions
+    identity: str | None = None
     excluded: tuple[ExcludedTask, ...] = ()
 
 
@@ -50,6 +52,12 @@ class ServedRulerEvaluator:
 
     def __init__(self, settings: ServedRulerSettings) -> None:
         self._settings = settings
+        here = settings.options.identity
+        self._identity = settings.identity or here
+        if here != self._identity:
+            raise ServingError(
+                f"an engine of this worker is {here}, the search measures on {settings.identity}"
+            )
         model = settings.search.model
         config = VortexConfig(module_name=FIRST_FLOW[model_shape(model).kind])
         self.engine = ServingEngine(model, config, settings.options)
@@ -93,7 +101,7 @@ class ServedRulerEvaluator:
     def _workload(self, split: Split) -> ServedWorkload:
         spec = self._settings.heldout if split == "heldout" else self._settings.search
         if spec.split not in self._opened:
-            identity, cache = self._settings.options.identity, self._settings.cache
+            identity, cache = self._identity, self._settings.cache
             prompts = ServedPrompts.ensure(spec, identity, cache, self._settings.excluded)
             self._opened[spec.split] = ServedWorkload.ensure(prompts, cache, self._answer_densely)
         return self._opened[spec.split]
@@ -103,7 +111,7 @@ class ServedRulerEvaluator:
         begin = time.perf_counter()
         answers, _ = self._answers(prompts, range(len(prompts)))
         return AnswersFile(
-            engine=self._settings.options.identity,
+            engine=self._identity,
             seconds=time.perf_counter() - begin,
             answers=tuple(map(DenseAnswer.of, answers)),
         )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from evaluators.measure.stopping import AnswerWatch, begun
+from evaluators.measure.stopping import AnswerWatch, begun, needed
 
 
 class Letters:
@@ -52,3 +52,11 @@ def test_begun() -> None:
     assert begun("abcab", "abd") == 2
     assert begun("abc", "xyz") == 0
     assert begun("", "xyz") == 0
+
+
+def test_what_was_generated_beyond_a_settled_score_does_not_count() -> None:
+    letters = Letters()
+    watch = AnswerWatch(letters, [["123"], ["123"]], ["all", "all"], [40, 40])
+    rows = [letters.ids("xx 123 yy"), letters.ids("xx 12")]
+    assert needed(watch, rows) == [letters.ids("xx 123"), letters.ids("xx 12")]
+    assert needed(watch, [[], []]) == [[], []]
