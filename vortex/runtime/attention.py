@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from vortex.runtime.plan import BlockList
-from vortex.runtime.pool import PAGE, KVPool, PageTable, in_blocks, take
+from vortex.runtime.pool import PAGE, KVPool, PageTable
 
 CHUNK_BYTES = 4 << 20
 """Gathered at a time: small enough to be still in the cache when the products read them."""
@@ -54,7 +54,6 @@ def sparse_attention(
     """
     rows, width = blocks.shape
     group, dim = q.shape[1:]
-    stored = [in_blocks(data, block_size) for data in pool.stored]
     chunk = max(1, min(rows, CHUNK_BYTES // (width * block_size * pool.token_bytes)))
     if q.is_cuda:
         chunk = rows
@@ -65,9 +64,11 @@ def sparse_attention(
         count = last - first
         ids = blocks[first:last].reshape(-1)
         gathered = []
+        stored, places = pool.indexed(ids, block_size)
         for index, data in enumerate(stored):
-            part = work.take(f"stored{index}", (count * width, block_size, dim), data)
-            gathered.append(take(data, ids, out=part).view(count, span, dim).to(q.dtype))
+            part = work.take(f"stored{index}", (len(places), data.shape[1]), data)
+            torch.index_select(data, 0, places, out=part)
+            gathered.append(part.view(count, span, dim).to(q.dtype))
         k, v = pool.pair(gathered)
         logits = _logits(q[first:last], k, work)
         logits[:, :, given.full :].masked_fill_(given.beyond[first:last, None], -torch.inf)

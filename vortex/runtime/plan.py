@@ -127,11 +127,21 @@ class SparseRows:
         )
         positions = torch.arange(self.blocks, device=device)
         self.valid = (positions >= self.bos) & (positions < self.n[:, None] - self.eos)
+        self._scored: dict[tuple[int, int, int], torch.Tensor] = {}
         tokens = seq_len - (n - chosen) * block_size
         self.template = self._template(chosen, tokens)
 
     def __len__(self) -> int:
         return len(self.host_n)
+
+    def scored(self, first: int, last: int, blocks: int) -> torch.Tensor:
+        """Where `valid[first:last, :blocks]`, flattened, is true; found on the host."""
+        part = first, last, blocks
+        if part not in self._scored:
+            steps = np.arange(blocks)
+            mask = (steps >= self.bos) & (steps < self.host_n[first:last, None] - self.eos)
+            self._scored[part] = torch.from_numpy(np.flatnonzero(mask)).to(self.device)
+        return self._scored[part]
 
     def quota(self, k: int | None) -> Quota:
         """The plan's quota, or `k` blocks where a row has as many to choose from."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -79,6 +80,13 @@ class KVPool:
         tokens of the heads alternate; without a copy. `take` reads both."""
         return self.pair([in_blocks(data, block_size) for data in self.stored])
 
+    def indexed(self, ids: torch.Tensor, block_size: int) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """What is stored, as rows, and the rows that hold the blocks `ids [n]`: for `index_select`."""
+        if self.k.dim() == 3:
+            heads = self.k.shape[1]
+            return [data.view(-1, self.head_dim) for data in self.stored], _tokens(ids, block_size, heads)
+        return [data.view(-1, block_size * self.head_dim) for data in self.stored], ids
+
     def write(self, slots: torch.Tensor | slice, *parts: torch.Tensor) -> None:
         """Store `[n, head_dim]` keys and values, or latents, at the token slots `[n]`."""
         for data, part in zip(self.stored, parts, strict=True):
@@ -152,20 +160,27 @@ def in_blocks(data: torch.Tensor, block_size: int) -> torch.Tensor:
     return data.view(-1, block_size, data.shape[1])
 
 
-def take(data: torch.Tensor, ids: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+def take(data: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     """The blocks `ids [n]` of `data [blocks, r, c]`, or of `[blocks, heads, r, c]` with the ids of KVPool:
     `[n, r, c]`.
     """
     if data.dim() == 3:
         if not data.is_contiguous():  # the values of a latent
             return torch.index_select(data, 0, ids)
-        flat = None if out is None else out.view(len(ids), -1)
-        return torch.index_select(data.flatten(1), 0, ids, out=flat).view(-1, *data.shape[1:])
+        return torch.index_select(data.flatten(1), 0, ids).view(-1, *data.shape[1:])
     heads, size, features = data.shape[1:]
     if data.stride(1) != features:  # likewise
         return data[ids // heads, ids % heads]
-    starts = torch.div(ids, heads, rounding_mode="floor") * (size * heads) + ids % heads
-    tokens = (starts[:, None] + torch.arange(size, device=ids.device) * heads).view(-1)
-    flat = None if out is None else out.view(-1, features)
     stored = data.transpose(1, 2).reshape(-1, features)
-    return torch.index_select(stored, 0, tokens, out=flat).view(-1, size, features)
+    return torch.index_select(stored, 0, _tokens(ids, size, heads)).view(-1, size, features)
+
+
+def _tokens(ids: torch.Tensor, size: int, heads: int) -> torch.Tensor:
+    """Places of the tokens of the blocks `ids [n]` of `size` tokens where heads alternate, `[n * size]`."""
+    starts = torch.div(ids, heads, rounding_mode="floor").mul_((size - 1) * heads).add_(ids)
+    return (starts[:, None] + _steps(size, heads, ids.device)).view(-1)
+
+
+@functools.cache
+def _steps(size: int, heads: int, device: torch.device) -> torch.Tensor:
+    return torch.arange(size, device=device) * heads

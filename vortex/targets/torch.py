@@ -43,7 +43,7 @@ class TorchProgram(CompiledGraph):
             last = min(count, first + chunk)
             blocks = int(rows.host_n[first:last].max())
             valid, ids = rows.valid[first:last, :blocks], table.ids[first:last, :blocks]
-            part = _Part(first, last, blocks, valid, ids, rows.owners[first:last])
+            part = _Part(first, last, blocks, valid, ids, rows)
             self._part(q[first:last, None], layer, table, part, out[:, first:last, :blocks])
         return out
 
@@ -74,26 +74,36 @@ class TorchProgram(CompiledGraph):
                 layer.requests[name][part.owners] = rounded(value, self.dtype)
             else:
                 field = layer.fields[name]
-                field[part.ids[part.valid]] = rounded(value, self.dtype).to(field.dtype)
+                field[part.ids.reshape(-1)[part.scored]] = rounded(value, self.dtype).to(field.dtype)
 
 
 @dataclass(frozen=True)
 class _Part:
-    """Rows `first` to `last - 1`, that are scored together over the `blocks` of the longest of them: which
-    ones are scored and their ids `[rows, blocks]`, and the rows' places in the request fields."""
+    """Rows `first` to `last - 1` of `rows`, that are scored together over the `blocks` of the longest of
+    them: which ones are scored and their ids `[rows, blocks]`."""
 
     first: int
     last: int
     blocks: int
     valid: torch.Tensor
     ids: torch.Tensor
-    owners: torch.Tensor
+    rows: SparseRows
+
+    @property
+    def owners(self) -> torch.Tensor:
+        """The rows' places in the request fields."""
+        return self.rows.owners[self.first : self.last]
+
+    @property
+    def scored(self) -> torch.Tensor:
+        """Where `valid`, flattened, is true."""
+        return self.rows.scored(self.first, self.last, self.blocks)
 
     def saved(self, value: torch.Tensor, format: Format) -> torch.Tensor:
         """What a Save writes: a copy of the scored blocks `[scored, r, c]`, or the rows `[rows, r, c]`."""
         if format is Format.SLOTTED:
             return value[:, 0].clone()
-        return value.expand(*self.ids.shape, -1, -1)[self.valid]
+        return value.expand(*self.ids.shape, -1, -1).flatten(0, 1)[self.scored]
 
 
 class TorchTarget:
