@@ -65,6 +65,6 @@ def _serving(report: ServingReport, length: str | None) -> Iterator[str]:
         yield (
             f"a decode step of {found.batch} x {found.tokens_in} tokens takes {found.sparse_ms} ms "
             f"({found.sparse}), dense {found.dense_ms} ms ({found.dense}): {found.ratio} times as fast, "
-            f"reading {100 * found.share:.1f}% of the blocks; {found.engine}{dummy}"
+            f"blocks read: {found.work}; {found.engine}{dummy}"
             f"{'' if length is None or length == str(found.tokens_in) else ELSEWHERE}"
         )

@@ -77,8 +77,13 @@ class SparseWork(_Document):
 
     @property
     def share(self) -> float:
-        """Blocks read over what dense attention would have read in the same steps."""
+        """Blocks read over what dense attention would have read in the same steps, dense steps left out."""
         return self.blocks_read / self.blocks_total
+
+    def __str__(self) -> str:
+        steps = f" in {self.sparse_steps} of {self.decode_steps} steps"
+        steps = "" if self.sparse_steps == self.decode_steps else steps
+        return f"{100 * self.share:.1f}%{steps}"
 
 
 class DecodePoint(_Document):
@@ -142,7 +147,7 @@ class Run(_Document):
 class Comparison(_Document):
     """A sparse run against the fastest dense run of the same requests. ratio: dense over sparse time of a
     decode step, every repeat of one with every repeat of the other; above 1 the flow is faster. engine: the
-    sparse one's name; sparse, dense: how the two ran. share: blocks read over all."""
+    sparse one's name; sparse, dense: how the two ran."""
 
     flow: str
     engine: str
@@ -154,7 +159,7 @@ class Comparison(_Document):
     sparse_ms: Spread
     dense_ms: Spread
     ratio: Spread
-    share: float
+    work: SparseWork
 
 
 class ServingReport(_Document):
@@ -208,7 +213,7 @@ def _compare(run: Run, point: DecodePoint, dense: Iterable[Run]) -> Comparison |
         sparse_ms=point.step,
         dense_ms=base.step,
         ratio=Spread.of([slow / fast for slow in base.step_ms for fast in point.step_ms]),
-        share=point.work.share,
+        work=point.work,
     )
 
 

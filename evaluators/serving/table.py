@@ -96,7 +96,7 @@ def _spread(spread: Spread, digits: int) -> str:
 
 
 def _share(work: SparseWork | None) -> str:
-    return f"{100 * work.share:.1f}%" if work else "all"
+    return str(work).replace(" in ", "\nin ") if work else "all"
 
 
 def _facts(report: ServingReport) -> Iterator[str]:

@@ -139,7 +139,7 @@ def test_a_timing_of_the_serving_engine_says_what_it_is_of(tmp_path: Path) -> No
     for part in (
         "16 x 2048 tokens takes 5.00 [5.00-5.00] ms (flashinfer, no CUDA graphs)",
         "dense 10.00 [10.00-10.00] ms (flashinfer, CUDA graphs): 2.00 [2.00-2.00] times as fast",
-        "5.0% of the blocks; NVIDIA H200, SGLang 0.5.16",
+        "blocks read: 5.0%; NVIDIA H200, SGLang 0.5.16",
     ):
         assert part in at_2k
         assert part.split(";")[0] in text_of(report, 400)

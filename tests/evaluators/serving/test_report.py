@@ -31,7 +31,8 @@ def test_a_flow_is_compared_with_the_fastest_dense_engine_of_the_same_requests()
     assert compared.sparse == "flashinfer, no CUDA graphs"
     assert compared.engine == "NVIDIA H200, SGLang 0.5.16"
     assert (compared.tokens_in, compared.batch) == (2048, 16)
-    assert compared.share == 0.05
+    assert str(compared.work) == "5.0%"
+    assert str(WORK.model_copy(update={"decode_steps": 12})) == "5.0% in 10 of 12 steps"
     assert compared.sparse_ms.median == 10.5
     assert compared.dense_ms.median == 21
     # Each repeat with each: 20/11, 20/10, 22/11, 22/10.
