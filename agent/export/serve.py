@@ -89,12 +89,12 @@ def context(model: Path) -> int:
 def sparse_from(config: VortexConfig, longest: int) -> int:
     """Tokens of a prompt whose answer is decoded sparsely from the first step to the last. Raises ExportError
     where the model takes none of that length."""
-    from vortex.budget import chosen_blocks
-    from vortex.budget.compiled import policy_of
+    from vortex.budget import chosen_blocks, parse_policy
 
+    policy = parse_policy(config.schedule_policy) if config.schedule_policy is not None else None
     block = config.block_size or 16
     n = np.arange(1, (longest - NEW) // block)
-    dense = np.flatnonzero(chosen_blocks(policy_of(config), n, config) >= n)
+    dense = np.flatnonzero(chosen_blocks(policy, n, config) >= n)
     blocks = int(n[dense[-1]]) + 1 if dense.size else 1
     if blocks > n[-1]:
         raise ExportError(f"the budget covers all of the {longest} tokens that the model takes")
