@@ -40,6 +40,8 @@ def on_gpu(place: Place) -> Place:
 def test_other_engines_and_devices_are_ranked_apart(finished: Ledger) -> None:
     found = places(finished, finished.runs())
     assert {place.row.ground for place in found} == {"none, instant"}
+    laptop = found[0].row.model_copy(update={"engine": "hf-cpu", "device": "cpu"})
+    assert laptop.ground == "CPU, transformers"
     mixed = found[:2] + [on_gpu(place) for place in found[:2]]
     assert len({place.ground for place in mixed}) == 2
     for width in (100, 140):
