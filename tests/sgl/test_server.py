@@ -48,7 +48,8 @@ class Served(vFlow):
 
 def by_hand(config: str, port: int) -> list[str]:
     command = [sys.executable, "-m", "sglang.launch_server", "--model-path", str(PROBE_PATH)]
-    return [*command, "--host", HOST, "--port", str(port), "--vortex-config", config, *CPU_FLAGS]
+    command += ["--host", HOST, "--port", str(port), "--page-size", "16", "--disable-overlap-schedule"]
+    return [*command, "--vortex-config", config, *CPU_FLAGS]
 
 
 def expect_sparse(server: Server, config: VortexConfig) -> None:
@@ -97,7 +98,7 @@ def test_a_config_file_names_a_flow_beside_it(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(config.model_dump_json())
     port = free_port()
     command = by_hand(str(tmp_path / "config.json"), port)
-    with Server([*command, "--page-size", "16"], port, tmp_path / "log", VARIABLES) as server:
+    with Server(command, port, tmp_path / "log", VARIABLES) as server:
         expect_sparse(server, config)
 
 
