@@ -53,7 +53,8 @@ def transformers_ground(settings: SearchSettings, path: Path, space: KnobSpace, 
 
 
 def serving_ground(settings: SearchSettings, path: Path, space: KnobSpace, cache: Path) -> Ground:
-    """The same prompts, answered by SGLang engines. Every block size of the space divides a page."""
+    """The same prompts, answered by SGLang engines. Every block size of the space divides a page. Nothing is
+    timed without a GPU."""
     if find_spec("sglang") is None:
         raise SearchError("--engine sglang needs SGLang: pip install '.[sglang]'")
     from evaluators.serving.engine import ServingOptions
@@ -82,7 +83,9 @@ def serving_ground(settings: SearchSettings, path: Path, space: KnobSpace, cache
         open_heldout=prepared.open_heldout,
         label=options.identity,
         environment={"engine": options.identity},
-        time=lambda candidate: _timed_serving(candidate, path, options, settings.length),
+        time=(lambda candidate: _timed_serving(candidate, path, options, settings.length))
+        if options.gpus
+        else None,
     )
 
 

@@ -1,7 +1,8 @@
 """LocalExecutor: worker processes of this machine, spoken to over pipes.
 
 The supervising thread spawns them, because a worker dies with the thread that spawned it
-(`worker.die_with_parent`): whatever becomes of the driver, its workers go with it.
+(`worker.die_with_parent`): whatever becomes of the driver, its workers go with it, and by `guard.py` what
+they have started.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from evaluators.executor.base import EvaluatorSpec, ExecutorError, Limits
+from evaluators.executor.guard import Guard
 from evaluators.executor.process import WorkerProcess
 from evaluators.executor.supervisor import Event, Lost, Supervisor
 from evaluators.measure.gpus import visible
@@ -47,6 +49,7 @@ class LocalExecutor(Supervisor[WorkerProcess]):
     ) -> None:
         super().__init__("local", evaluator, workers, limits, journal)
         self._gpus = gpu_shares(evaluator.gpus, workers)
+        self._guard = Guard()
         self._selector = selectors.DefaultSelector()
         self._wake_out, self._wake_in = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._selector.register(self._wake_out, selectors.EVENT_READ)
@@ -55,6 +58,7 @@ class LocalExecutor(Supervisor[WorkerProcess]):
     def close(self) -> None:
         if not self._closing:
             super().close()
+            self._guard.close()
             self._selector.close()
             os.close(self._wake_out)
             os.close(self._wake_in)
@@ -66,7 +70,7 @@ class LocalExecutor(Supervisor[WorkerProcess]):
     def _spawn(self) -> WorkerProcess:
         taken = {worker.gpus for worker in self._fleet}
         free = next((share for share in self._gpus if share not in taken), None)
-        process = WorkerProcess(self.setup, self.limits.start_timeout, free)
+        process = WorkerProcess(self.setup, self.limits.start_timeout, self._guard, free)
         self._selector.register(process.replies, selectors.EVENT_READ, process)
         return process
 

@@ -12,6 +12,7 @@ import tempfile
 import time
 
 from evaluators.executor.base import Job
+from evaluators.executor.guard import Guard
 from evaluators.executor.jobs import Attempt
 from evaluators.executor.messages import REPLY, Reply, Setup
 
@@ -26,7 +27,9 @@ class WorkerProcess:
     CUDA_VISIBLE_DEVICES; None leaves that as it is.
     """
 
-    def __init__(self, setup: Setup, start_timeout: float, gpus: tuple[str, ...] | None = None) -> None:
+    def __init__(
+        self, setup: Setup, start_timeout: float, guard: Guard, gpus: tuple[str, ...] | None = None
+    ) -> None:
         request_out, self._requests = os.pipe()
         self.replies, reply_in = os.pipe()
         fcntl.fcntl(self._requests, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
@@ -43,6 +46,8 @@ class WorkerProcess:
             env={**os.environ, **worker_variables(), **seen},
             start_new_session=True,
         )
+        self._guard = guard
+        guard.watch(self._process.pid)
         os.close(request_out)
         os.close(reply_in)
         self.pid: int | None = self._process.pid
@@ -77,6 +82,7 @@ class WorkerProcess:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        self._guard.forget(self._process.pid)
         os.close(self._requests)
         os.close(self.replies)
         self._log.close()

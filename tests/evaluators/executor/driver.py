@@ -1,5 +1,5 @@
 """A driver to be interrupted: `python -m tests.evaluators.executor.driver local|ray FOLDER` keeps two
-workers busy, one of them hanging, and prints "busy" when both are."""
+workers busy, one of them hanging with a child of its own, and prints "busy" when both are."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def main(kind: str, folder: str) -> None:
     )
     executor: Executor = {"local": LocalExecutor, "ray": RayExecutor}[kind](spec, workers=2)
     with executor:
-        executor.submit(Job(key="hang:", split="search"))
+        executor.submit(Job(key="family:", split="search"))
         executor.submit(Job(key="sleep:600", split="search"))
         while len(executor.pids()) < 2:
             time.sleep(0.05)

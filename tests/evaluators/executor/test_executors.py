@@ -239,13 +239,18 @@ def test_every_worker_has_gpus_of_its_own(
     settings = json.dumps({"folder": str(tmp_path)})
     spec = EvaluatorSpec(factory=f"{MODULE}:factory", settings=settings, gpus=1)
     executor = make(workers=2, spec=spec)
-    for key in ("sleep:0.3", "sleep:0.31", "once:killed:x", "sleep:0.32", "sleep:0.33"):
-        executor.submit(job(key))
+    executor.submit(job("ok:1"))
+    drain(executor)
+    assert eventually(lambda: len(executor.pids()) == 2, 60.0)
+    before = set(executor.pids())
+    executor.submit(job("killed:"))
+    drain(executor)
+    assert eventually(lambda: len(executor.pids()) == 2 and set(executor.pids()) != before, 60.0)
+    executor.submit(job("sleep:1.0"))
+    executor.submit(job("sleep:1.1"))
     measured = [o.measurement for o in drain(executor).values() if o.measurement]
-    assert len(measured) == 5
-    given = {m.model: m.device for m in measured}
-    assert set(given.values()) == {"0", "1"}
-    assert len(given) == 3
+    assert {int(m.model) for m in measured} == set(executor.pids())
+    assert {m.device for m in measured} == {"0", "1"}
     assert {m.seconds for m in measured} == {float(resource.getrlimit(resource.RLIMIT_AS)[0])}
 
 
