@@ -1,16 +1,27 @@
-# Two commands from a bare clone: `make search` and `make test`. Everything they need goes into .venv.
+# Two commands from a bare clone: `make search` and `make test`. Everything they need goes into .venv, and what
+# the tests of the SGLang engine need, which pins other versions, into .venv-sgl.
 PYTHON ?= python3
 VENV ?= .venv
+VENV_SGL ?= .venv-sgl
 BUDGET ?= 50
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: search test coverage check clean
+TEST := $(VENV)/bin/python -m pytest -n 2
+TEST_SGL := PYTHON=$(PYTHON) VENV_SGL=$(VENV_SGL) bash tests/sgl/environment.sh && \
+  $(VENV_SGL)/bin/python -m pytest -n 2 --dist loadfile tests/sgl
+
+.PHONY: search test test-all coverage check clean
 
 search: $(VENV)/.installed
 	$(VENV)/bin/python -m agent.search --budget $(BUDGET) $(ARGS)
 
 test: $(VENV)/.installed-dev
-	$(VENV)/bin/python -m pytest -n 2 $(ARGS)
+	$(TEST) $(ARGS)
+	$(TEST_SGL) -m "not full" $(ARGS)
+
+test-all: $(VENV)/.installed-dev
+	$(TEST) $(ARGS)
+	$(TEST_SGL) $(ARGS)
 
 coverage: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m pytest -n 2 tests/vortex tests/docs --cov --cov-report=term:skip-covered --cov-fail-under=95
@@ -20,7 +31,7 @@ check: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m mypy
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VENV_SGL)
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || \

@@ -18,7 +18,7 @@ OPTIONS = {"page_size": 32, "disable_radix_cache": True, "disable_overlap_schedu
 """Without overlap a request takes no step too many, so that counters are exact."""
 LONG, SHORT = 200, 40
 """Tokens of a prompt whose rows are sparse at this budget, and of one whose rows are not."""
-NEW = 40
+NEW = 28
 """Steps: past the end of a block and of a page."""
 
 
