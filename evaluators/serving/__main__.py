@@ -149,6 +149,8 @@ def _measure(
     else:
         console = Console()
         (console if console.is_terminal else Console(width=110)).print(shown(report))
+    if report.failed:
+        raise typer.Exit(1)
 
 
 def _numbers(kind: Callable[[str], Number], text: str, name: str) -> tuple[Number, ...]:

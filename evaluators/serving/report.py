@@ -144,6 +144,13 @@ class Run(_Document):
     load: tuple[LoadPoint, ...] = ()
 
 
+class Failure(_Document):
+    """A flow that could not be measured."""
+
+    flow: str
+    reason: str
+
+
 class Comparison(_Document):
     """A sparse run against the fastest dense run of the same requests. ratio: dense over sparse time of a
     decode step, every repeat of one with every repeat of the other; above 1 the flow is faster. engine: the
@@ -170,6 +177,7 @@ class ServingReport(_Document):
     model: ModelFacts
     seed: int
     runs: tuple[Run, ...] = Field(min_length=1)
+    failed: tuple[Failure, ...] = ()
     environment: Environment
 
     @property

@@ -34,6 +34,7 @@ def shown(report: ServingReport) -> RenderableType:
         parts += [_decode(report), Text(DECODE_NOTE, style="dim")]
     if any(run.load for run in report.runs):
         parts += [_load(report), Text(LOAD_NOTE, style="dim")]
+    parts += [Text(f"{one.flow} was not measured: {one.reason}", style="red") for one in report.failed]
     return Group(*parts, Text("\n".join(_facts(report)), style="dim"))
 
 

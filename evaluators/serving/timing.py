@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,10 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from evaluators.measure.environment import Environment, current_environment, library_versions
 from evaluators.serving.engine import ServingOptions
 from evaluators.serving.errors import ServingError
+from evaluators.serving.job import Answer, EngineJob, Flow, run_job
 from evaluators.serving.latency import LoadPlan
-from evaluators.serving.report import ModelFacts, Run, ServingReport
+from evaluators.serving.report import Failure, ModelFacts, ServingReport
 from evaluators.serving.throughput import DecodePlan
-from evaluators.serving.worker import EngineJob, Flow, run_job
 
 if TYPE_CHECKING:
     from vortex.config import VortexConfig
@@ -61,9 +60,10 @@ def time_candidate(
         lengths=timing.lengths, batch=timing.batch, new=timing.new, repeats=timing.repeats, seed=timing.seed
     )
     flow = Flow(name=config.module_name or "candidate", graph=graph.to_json(), config=config)
-    return compare(
-        model, options, (flow,), decode=plan, dense=timing.dense or None, timeout=timing.timeout
-    ).model_dump_json()
+    report = compare(model, options, (flow,), decode=plan, dense=timing.dense or None, timeout=timing.timeout)
+    if not report.comparisons:
+        raise ServingError(_reasons(report.failed))
+    return report.model_dump_json()
 
 
 def compare(
@@ -79,32 +79,46 @@ def compare(
 ) -> ServingReport:
     """Dense engines on these attention backends (None: the sparse one's), then all flows in one engine.
 
-    Raises:
-        ServingError: the model cannot be read, or an engine cannot be measured as asked.
+    What fails costs itself only, and the report says why. Raises ServingError where nothing was measured.
     """
     facts = model_facts(model, dummy=options.load_format == DUMMY, label=label)
-    runs: list[Run] = []
+    answers: list[Answer] = []
     for backend in (options.attention_backend,) if dense is None else dense:
         job = EngineJob(model=model, options=dense_options(options, backend), decode=decode, load=load)
-        runs += _dense_runs(job.model_dump_json(), timeout)
+        answers.append(_dense(job, timeout))
     if flows:
         job = EngineJob(model=model, options=options, flows=tuple(flows), decode=decode, load=load)
-        runs += run_job(job, timeout)
+        answers.append(run_job(job, timeout))
+    runs = tuple(run for answer in answers for run in answer.runs)
+    failed = tuple(failure for answer in answers for failure in answer.failed)
     if not runs:
-        raise ServingError("nothing to measure: give a flow, or a backend for dense attention")
+        nothing = "nothing to measure: give a flow, or a backend for dense attention"
+        raise ServingError(_reasons(failed) or nothing)
     plan = decode or load
     return ServingReport(
         date=datetime.now(UTC),
         model=facts,
         seed=plan.seed if plan else 0,
-        runs=tuple(runs),
+        runs=runs,
+        failed=failed,
         environment=environment(),
     )
 
 
-@cache
-def _dense_runs(job: str, timeout: float | None) -> tuple[Run, ...]:
-    return run_job(EngineJob.model_validate_json(job), timeout)
+_DENSE: dict[str, Answer] = {}
+
+
+def _dense(job: EngineJob, timeout: float | None) -> Answer:
+    """Dense attention is the same for every flow: measured once a process, unless it failed."""
+    key = job.model_dump_json()
+    answer = _DENSE.get(key) or run_job(job, timeout)
+    if not answer.failed:
+        _DENSE[key] = answer
+    return answer
+
+
+def _reasons(failed: Sequence[Failure]) -> str:
+    return "; ".join(f"{failure.flow}: {failure.reason}" for failure in failed)
 
 
 def dense_options(options: ServingOptions, backend: str) -> ServingOptions:

@@ -1,149 +1,68 @@
-"""An engine in a process of its own: a job as JSON in, runs as JSON out.
-
-SGLang ends all child processes of the process that it lives in, and a GPU is free for the next engine only
-when the process is gone. `run_job` starts that process and ends it with everything that it started.
-"""
+"""The process of one engine: reads an `EngineJob` from standard input, writes the `Answer` so far after each
+flow."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
-from evaluators.serving.engine import ServingEngine, ServingOptions
+from evaluators.serving.engine import ServingEngine
 from evaluators.serving.errors import ServingError
-from evaluators.serving.latency import LoadPlan, measure_load
-from evaluators.serving.report import DENSE, EngineFacts, Run, SparseWork
-from evaluators.serving.throughput import DecodePlan, Watch, measure_decode
-from vortex.config import VortexConfig
-
-if TYPE_CHECKING:
-    from vortex.graph.model import FlowGraph
-
-TAIL = 3000
-ROOT = Path(__file__).resolve().parents[2]
+from evaluators.serving.job import Answer, EngineJob, Flow
+from evaluators.serving.latency import measure_load
+from evaluators.serving.report import DENSE, EngineFacts, Failure, Run, SparseWork
+from evaluators.serving.throughput import Watch, measure_decode
 
 
-class Flow(BaseModel):
-    """What decodes: a graph as JSON and its settings. name: for people."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    graph: str
-    config: VortexConfig
-
-    def read(self) -> FlowGraph:
-        from vortex.graph.model import FlowGraph
-
-        return FlowGraph.from_json(self.graph)
-
-
-class EngineJob(BaseModel):
-    """One engine and what is measured on it. flows: in turn, in the same engine; none: a dense engine."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    model: Path
-    options: ServingOptions
-    flows: tuple[Flow, ...] = ()
-    decode: DecodePlan | None = None
-    load: LoadPlan | None = None
-
-
-class Answer(BaseModel):
-    """Runs in the order of the flows, or why there are none."""
-
-    model_config = ConfigDict(frozen=True)
-
-    runs: tuple[Run, ...] = ()
-    error: str | None = None
-
-
-def run_job(job: EngineJob, timeout: float | None = None) -> tuple[Run, ...]:
-    """Measure in a process of its own, which is gone when this returns. Raises ServingError."""
-    if find_spec("sglang") is None:
-        raise ServingError("SGLang is not installed here: pip install '.[sglang]'")
-    with tempfile.TemporaryDirectory(prefix="vortex-serving-") as folder:
-        answer, log = Path(folder, "answer.json"), Path(folder, "log")
-        with log.open("wb") as stream:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "evaluators.serving.worker", str(answer)],
-                stdin=subprocess.PIPE,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                cwd=os.getcwd(),
-                env=os.environ | {"PYTHONPATH": _path()},
-                start_new_session=True,
-            )
-            try:
-                process.communicate(job.model_dump_json().encode(), timeout)
-            except subprocess.TimeoutExpired:
-                raise ServingError(f"the engine took more than {timeout:.0f} s\n{_tail(log)}") from None
-            finally:
-                _end(process)
-        if not answer.exists():
-            raise ServingError(f"the engine's process ended with {process.returncode}\n{_tail(log)}")
-        found = Answer.model_validate_json(answer.read_bytes())
-    if found.error is not None:
-        raise ServingError(found.error)
-    return found.runs
-
-
-def measure(job: EngineJob) -> tuple[Run, ...]:
-    """Measure in this process."""
+def measure(job: EngineJob) -> Iterator[Run | Failure]:
+    """Measure in this process: one result a flow, or one of a dense engine."""
     if not job.flows:
         with ServingEngine(job.model, None, job.options) as engine:
             if "vortex" in _state(engine.sgl.get_server_info()):
                 raise ServingError("the engine that was to be dense has a sparse backend")
-            return (_run(engine, job, None),)
+            yield _run(engine, job, DENSE)
+        return
     with tempfile.TemporaryDirectory(prefix="vortex-serving-") as folder:
         path = Path(folder, "graph.json")
         path.write_text(job.flows[0].graph, encoding="utf-8")
-        first = job.flows[0].config.model_copy(
-            update={"module_path": str(path), "module_name": job.flows[0].config.module_name or "candidate"}
-        )
-        with ServingEngine(job.model, first, job.options) as engine:
-            return tuple(_run(engine, job, flow) for flow in job.flows)
+        named = {"module_path": str(path), "module_name": "candidate"}
+        with ServingEngine(job.model, job.flows[0].config.model_copy(update=named), job.options) as engine:
+            for flow in job.flows:
+                try:
+                    yield _sparse_run(engine, job, flow)
+                except Exception as error:
+                    traceback.print_exc()
+                    yield Failure(flow=flow.name, reason=f"{type(error).__name__}: {error}")
 
 
-def _run(engine: ServingEngine, job: EngineJob, flow: Flow | None) -> Run:
-    facts = engine_facts(engine.device, engine.sgl.get_server_info())
-    watch: Watch = _nothing
-    if flow is not None:
-        graph = flow.read()
-        engine.deploy(graph, flow.config)
-        deployed = engine.counters().graph
-        if deployed != graph.hash:
-            raise ServingError(f"{flow.name}: the engine runs graph {deployed}, asked for was {graph.hash}")
-        watch = partial(_counted, engine)
+def _sparse_run(engine: ServingEngine, job: EngineJob, flow: Flow) -> Run:
+    graph = flow.read()
+    engine.deploy(graph, flow.config)
+    deployed = engine.counters().graph
+    if deployed != graph.hash:
+        raise ServingError(f"the engine runs graph {deployed}, asked for was {graph.hash}")
+    run = _run(engine, job, flow.name, partial(_counted, engine))
+    config = flow.config.model_dump_json(exclude_defaults=True)
+    return run.model_copy(update={"graph": graph.hash, "config": config})
+
+
+def _run(engine: ServingEngine, job: EngineJob, name: str, watch: Watch = lambda: None) -> Run:
     vocabulary = _vocabulary(job.model)
     return Run(
-        flow=flow.name if flow else DENSE,
-        graph=graph.hash if flow else None,
-        config=flow.config.model_dump_json(exclude_defaults=True) if flow else None,
-        engine=facts,
+        flow=name,
+        engine=engine_facts(engine.device, engine.sgl.get_server_info()),
         decode=measure_decode(engine.sgl, vocabulary, job.decode, watch) if job.decode else (),
         load=measure_load(engine.sgl, vocabulary, job.load, watch) if job.load else (),
     )
 
 
-def _nothing() -> SparseWork | None:
-    return None
-
-
-def _counted(engine: ServingEngine) -> SparseWork | None:
+def _counted(engine: ServingEngine) -> SparseWork:
     counters = engine.counters().model_dump()
     return SparseWork(**{name: counters[name] for name in SparseWork.model_fields})
 
@@ -177,33 +96,28 @@ def _vocabulary(model: Path) -> int:
     return int(data.get("text_config", data)["vocab_size"])
 
 
-def _path() -> str:
-    return os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the session: SGLang's processes too, should the worker not have ended them."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def _tail(log: Path) -> str:
-    return log.read_bytes()[-TAIL:].decode(errors="replace")
-
-
-def main(answer: Path) -> None:
+def main(path: Path) -> None:
     job = EngineJob.model_validate_json(sys.stdin.buffer.read())
+    results: list[Run | Failure] = []
     try:
-        found = Answer(runs=measure(job))
+        for result in measure(job):
+            results.append(result)
+            _write(results, path)
     except Exception as error:
-        import traceback
-
         traceback.print_exc()
-        found = Answer(error=f"{type(error).__name__}: {error}")
-    partial_file = answer.with_suffix(".part")
-    partial_file.write_text(found.model_dump_json(), encoding="utf-8")
-    partial_file.rename(answer)
+        reason = f"{type(error).__name__}: {error}"
+        results += [Failure(flow=name, reason=reason) for name in job.names[len(results) :]]
+        _write(results, path)
+
+
+def _write(results: Sequence[Run | Failure], path: Path) -> None:
+    """As a whole or not at all: the engine's death may end this process at any moment."""
+    runs = tuple(result for result in results if isinstance(result, Run))
+    failed = tuple(result for result in results if isinstance(result, Failure))
+    answer = Answer(runs=runs, failed=failed)
+    unfinished = path.with_suffix(".part")
+    unfinished.write_text(answer.model_dump_json(), encoding="utf-8")
+    unfinished.rename(path)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 from evaluators.serving.engine import ServingOptions
-from evaluators.serving.errors import ServingError
+from evaluators.serving.job import EngineJob, run_job
 from evaluators.serving.latency import LoadPlan
 from evaluators.serving.report import ServingReport, read_speed
 from evaluators.serving.throughput import DecodePlan
 from evaluators.serving.timing import TimingOptions, open_flow, time_candidate
-from evaluators.serving.worker import EngineJob, run_job
 from tests.sgl.engines import VARIABLES
 from tests.sgl.models import LAYERS
 from vortex.config import VortexConfig
@@ -80,14 +79,20 @@ def test_the_sparse_run_says_what_it_read(report: ServingReport) -> None:
     assert work.blocks_read == CHOSEN * (TIMING.new - 1) * rows
 
 
-def test_flows_share_an_engine_under_load(model_path: Path) -> None:
+def test_flows_share_an_engine_under_load_and_fail_alone(model_path: Path) -> None:
     names = ("block_sparse_attention", "gqa_quest_sparse_attention")
-    flows = tuple(open_flow(name, CONFIG, model_path, OPTIONS) for name in names)
+    first, last = (open_flow(name, CONFIG, model_path, OPTIONS) for name in names)
+    config = CONFIG.model_copy(update={"topk_val": 60})  # reads every block: it would be dense
+    whole = first.model_copy(update={"name": "whole", "config": config})
     plan = LoadPlan(rates=(20.0,), requests=6, length=100, new=6)
-    runs = run_job(EngineJob(model=model_path, options=OPTIONS, flows=flows, load=plan), TIMEOUT)
-    assert [run.flow for run in runs] == list(names)
-    assert runs[0].graph != runs[1].graph
-    for run in runs:
+    job = EngineJob(model=model_path, options=OPTIONS, flows=(first, whole, last), load=plan)
+    answer = run_job(job, TIMEOUT)
+    (failure,) = answer.failed
+    assert failure.flow == "whole"
+    assert "decode steps was sparse: the budget covers every block" in failure.reason
+    assert [run.flow for run in answer.runs] == list(names)
+    assert answer.runs[0].graph != answer.runs[1].graph
+    for run in answer.runs:
         (point,) = run.load
         assert (point.requests, point.tokens_in, point.tokens_out) == (6, 100, 6)
         assert 0 < point.per_token_ms.p50 <= point.per_token_ms.p95
@@ -97,16 +102,16 @@ def test_flows_share_an_engine_under_load(model_path: Path) -> None:
         assert 0 < point.work.share < 1
 
 
-def test_a_flow_that_reads_everything_is_refused(model_path: Path) -> None:
-    whole = CONFIG.model_copy(update={"topk_val": 60})
-    flow = open_flow("block_sparse_attention", whole, model_path, OPTIONS)
-    plan = DecodePlan(lengths=(60,), batch=2, new=8, repeats=1, cold=0)
-    with pytest.raises(ServingError, match="decode steps was sparse: the budget covers every block"):
-        run_job(EngineJob(model=model_path, options=OPTIONS, flows=(flow,), decode=plan), TIMEOUT)
-
-
-def test_an_engine_that_cannot_start_says_why(model_path: Path) -> None:
-    broken = OPTIONS.model_copy(update={"extra": {"no_such_option": 1}})
+@pytest.mark.parametrize(
+    ("extra", "timeout", "said"),
+    [({"no_such_option": 1}, TIMEOUT, "no_such_option"), ({}, 0.5, "took more than 0.5 s")],
+)
+def test_an_engine_that_cannot_be_measured_says_why(
+    model_path: Path, extra: dict[str, object], timeout: float, said: str
+) -> None:
+    broken = OPTIONS.model_copy(update={"extra": extra})
     plan = DecodePlan(lengths=(60,), batch=2, new=8)
-    with pytest.raises(ServingError, match="no_such_option"):
-        run_job(EngineJob(model=model_path, options=broken, decode=plan), TIMEOUT)
+    answer = run_job(EngineJob(model=model_path, options=broken, decode=plan), timeout)
+    assert answer.runs == ()
+    assert answer.failed[0].flow == "dense (torch_native)"
+    assert said in answer.failed[0].reason

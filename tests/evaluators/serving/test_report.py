@@ -9,7 +9,7 @@ from rich.console import Console
 
 from evaluators.measure import current_environment
 from evaluators.measure.speed import SpeedColumn, SpeedReport, Spread
-from evaluators.serving.report import ServingReport, read_speed
+from evaluators.serving.report import Failure, ServingReport, read_speed
 from evaluators.serving.table import shown
 from tests.evaluators.serving.documents import MODEL, WORK, decode, dense, load, report, sparse
 
@@ -89,7 +89,7 @@ def test_the_table_says_what_was_measured_on_what(width: int) -> None:
         dense(decode(15.05), loads=[load(16.0)]),
         sparse(decode(7.0, work=WORK), loads=[load(8.0, WORK)]),
         weights=dummy,
-    )
+    ).model_copy(update={"failed": (Failure(flow="slow", reason="took more than 5 s"),)})
     text = text_of(found, width)
     assert max(map(len, text.splitlines())) <= width
     for part in (
@@ -103,5 +103,6 @@ def test_the_table_says_what_was_measured_on_what(width: int) -> None:
         "prefill and queueing are not",
         "no CUDA graphs",
         '{"topk_val":14}',
+        "slow was not measured: took more than 5 s",
     ):
         assert part in " ".join(text.split())
