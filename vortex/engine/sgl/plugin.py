@@ -65,8 +65,11 @@ def _from_cli_args(original: Callable[..., Any], cls: Any, args: Any) -> Any:
     from vortex.engine.sgl.arguments import for_sglang
 
     if getattr(args, "vortex_config", None) is not None:
-        check_attached()
-        vars(args).update(for_sglang(vars(args)))
+        try:
+            check_attached()
+            vars(args).update(for_sglang(vars(args)))
+        except ConfigError as error:  # of a command line: no traceback
+            raise SystemExit(f"--vortex-config: {error}") from None
     return original(cls, args)
 
 
