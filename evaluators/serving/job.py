@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
+from evaluators.executor.guard import Guard
 from evaluators.serving.engine import ServingOptions
 from evaluators.serving.errors import ServingError
 from evaluators.serving.latency import LoadPlan
@@ -100,6 +101,8 @@ def _run(job: EngineJob, timeout: float | None, answer: Path, log: Path) -> str:
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
             start_new_session=True,
         )
+        guard = Guard()  # ends the engine should this process be killed
+        guard.watch(process.pid)
         try:
             process.communicate(job.model_dump_json().encode(), timeout)
         except subprocess.TimeoutExpired:
@@ -108,4 +111,6 @@ def _run(job: EngineJob, timeout: float | None, answer: Path, log: Path) -> str:
             with suppress(ProcessLookupError):  # the session: SGLang's processes too
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            guard.forget(process.pid)
+            guard.close()
     return f"the engine's process ended with exit status {process.returncode}"

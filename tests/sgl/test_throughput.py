@@ -79,6 +79,7 @@ def test_the_sparse_run_says_what_it_read(report: ServingReport) -> None:
     assert work.blocks_read == CHOSEN * (TIMING.new - 1) * rows
 
 
+@pytest.mark.full
 def test_flows_share_an_engine_under_load_and_fail_alone(model_path: Path) -> None:
     names = ("block_sparse_attention", "gqa_quest_sparse_attention")
     first, last = (open_flow(name, CONFIG, model_path, OPTIONS) for name in names)
