@@ -68,7 +68,7 @@ def parity(
         split="heldout",
         seed=seed,
     )
-    names = flow or ["block_sparse_attention", "gqa_quest_sparse_attention", "lserve_sparse_attention"]
+    names = flow or ["block_sparse_attention", "gqa_quest_sparse_attention", "venergy_gated_centroid"]
     flows = {name: VortexConfig(module_name=name, topk_val=topk, block_size=16) for name in names}
     options = ServingOptions.for_machine(**json.loads(engine))
     found = compare(spec, flows, options, runs_dir / "parity")
