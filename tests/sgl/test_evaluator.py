@@ -158,6 +158,7 @@ def test_an_engine_that_is_killed_costs_the_job_in_flight(prepared: ServedPrepar
     assert not [process for process in family if running(process)]
 
 
+@pytest.mark.full
 def test_a_search_from_the_command_line(tmp_path: Path) -> None:
     """A model without a card: an engine of its own measures densely which tasks count."""
     model = tmp_path / "model"
