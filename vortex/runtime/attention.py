@@ -72,6 +72,8 @@ def sparse_attention(
         k, v = pool.pair(gathered)
         logits = _logits(q[first:last], k, work)
         logits[:, :, given.full :].masked_fill_(given.beyond[first:last, None], -torch.inf)
+        # What another request left there may be NaN, which a weight of 0 does not take away.
+        v[:, given.full :].masked_fill_(given.beyond[first:last, :, None], 0)
         torch.bmm(_weights(logits, scale, q.dtype), v, out=out[first:last])
     return out
 

@@ -177,6 +177,17 @@ def test_short_requests_alone_are_left_to_the_dense_backend() -> None:
     assert batch.deployed.report().decode_steps == 3
 
 
+@pytest.mark.parametrize("kind", ["gqa", "mla"])
+def test_what_other_requests_left_in_reused_pages_is_not_read(kind: str) -> None:
+    latent = 16 if kind == "mla" else 0
+    batch = served(flows(kind)[0], 16, latent=latent, topk_val=11)
+    for stored in batch.stored:
+        stored.fill_(torch.nan)
+    batch.deployed.summarise_all()
+    assert compare(batch, 10) == 10
+    assert batch.deployed.report().rows_dense > 0
+
+
 def test_a_reused_block_starts_saved_fields_from_zeros() -> None:
     batch = served("running_avg_block_sparse", 16)
     compare(batch, 3)
