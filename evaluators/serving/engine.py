@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 WATCH_SECONDS = 0.25
 GRAPH = "graph.json"
+MULTICAST = ("disable_custom_all_reduce", "enforce_disable_flashinfer_allreduce_fusion")
+"""Set for engines on several GPUs: what they turn off may use NVLink multicast, which not every host allows.
+So may what the variable turns off."""
+TP_VARIABLES = {"SGLANG_OPT_USE_CUSTOM_ALL_REDUCE_V2": "0"}
 CPU_VARIABLES = {"SGLANG_USE_CPU_ENGINE": "1", "TRITON_INTERPRET": "1"}
 
 
@@ -76,11 +80,16 @@ class ServingOptions(BaseModel):
         ranks = f" x {self.tp_size}" if self.tp_size > 1 else ""
         return f"{self.device_name}{ranks}, {self.label}, {self.dtype}{cache}"
 
+    @property
+    def variables(self) -> dict[str, str]:
+        """Of the environment that SGLang is imported in."""
+        return (CPU_VARIABLES if self.device == "cpu" else {}) | (TP_VARIABLES if self.tp_size > 1 else {})
+
     def arguments(self, model: Path, config: VortexConfig | None) -> dict[str, Any]:
         """Keyword arguments of `sglang.Engine`; of a dense one without a config."""
         chosen = self.model_dump(exclude={"extra"}, exclude_none=True)
         sparse = {} if config is None else {"vortex": config, "disable_overlap_schedule": True}
-        several = {"disable_custom_all_reduce": True} if self.tp_size > 1 else {}
+        several = dict.fromkeys(MULTICAST, True) if self.tp_size > 1 else {}
         fixed = {"model_path": str(model), "skip_tokenizer_init": True}
         return fixed | chosen | several | sparse | self.extra
 
@@ -93,9 +102,8 @@ class ServingEngine:
     """
 
     def __init__(self, model: Path, config: VortexConfig | None, options: ServingOptions) -> None:
-        if options.device == "cpu":
-            for name, value in CPU_VARIABLES.items():
-                os.environ.setdefault(name, value)
+        for name, value in options.variables.items():
+            os.environ.setdefault(name, value)
         import sglang
 
         self.options = options
