@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.sgl.engines import VARIABLES
+from tests.sgl.engines import VARIABLES, Engines
 
 SCRIPT = """
 import os, sys
@@ -67,3 +69,20 @@ def test_an_engine_that_is_not_sparse_does_not_start(
         check=False,
     )
     assert run.stdout.strip() == says
+
+
+def test_a_model_cannot_ask_for_vortex(model_path: Path, tmp_path: Path) -> None:
+    """The config of a model from a hub is data; a VortexConfig may name code."""
+    folder = shutil.copytree(model_path, tmp_path / "model")
+    payload, ran = folder / "payload.py", tmp_path / "ran"
+    payload.write_text(f"open({str(ran)!r}, 'w').close()\n")
+    config = json.loads((folder / "config.json").read_text())
+    config["vortex"] = {"module_name": "payload", "module_path": str(payload)}
+    (folder / "config.json").write_text(json.dumps(config))
+    engines = Engines(folder)
+    try:
+        state = engines.dense().get_server_info()["internal_states"][0]
+    finally:
+        engines.close()
+    assert "vortex" not in state
+    assert not ran.exists()

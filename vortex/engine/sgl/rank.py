@@ -20,12 +20,13 @@ from vortex.graph.model import FlowGraph
 from vortex.runtime.pool import KVPool
 
 KEY = "vortex"
-"""Where the config travels: `json_model_override_args`, from there into the model's config on every rank."""
+"""Where the config travels to every rank: `json_model_override_args`."""
 
 
 def config_of(model_config: Any) -> VortexConfig | None:
-    """The config that this engine was started with; None: SGLang is left alone."""
-    found = getattr(model_config.hf_config, KEY, None)
+    """The config that this engine was started with; None: SGLang is left alone. The model's own files are not
+    asked for it: a VortexConfig may name code to run."""
+    found = model_config.model_override_args.get(KEY)
     return None if found is None else VortexConfig.model_validate(found)
 
 
