@@ -109,6 +109,17 @@ def test_a_flow_that_saves_fields_shares_no_prefix(engines: Engines, model: PreT
     assert agrees(model, prompt, answer, QUEST)
 
 
+def test_requests_that_come_and_go(engines: Engines, model: PreTrainedModel) -> None:
+    """More requests than may run at once, of all lengths: prefills between decode steps, ends at any step,
+    request numbers and pages that are taken over."""
+    engine = started(engines, QUEST)
+    prompts = random_prompts(183, 12, 90, 64, 150, 7, 33, 120, 48, 201, 15, 77)
+    limits = [5, 40, 17, 31, 9, 60, 24, 12, 33, 20, 50, 28]
+    for prompt, answer in zip(prompts, ask(engine, prompts, limits), strict=True):
+        assert agrees(model, prompt, answer, QUEST)
+    assert control.counters(engine).decode_steps > max(limits)
+
+
 def test_pages_of_8(engines: Engines, model: PreTrainedModel) -> None:
     twice(engines, model, settings("gqa_quest_sparse_attention", block_size=8), PAGES_OF_8)
 

@@ -126,6 +126,7 @@ def running(process: psutil.Process) -> bool:
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
+@pytest.mark.full
 def test_an_engine_that_is_killed_costs_the_job_in_flight(prepared: ServedPrepared, tmp_path: Path) -> None:
     graph = load_graph(FLOWS[0])
     limits = Limits(timeout=120.0, start_timeout=300.0, attempts=1)

@@ -13,6 +13,7 @@ from vortex.engine.sgl import control
 from vortex.errors import ConfigError
 
 QUEST = settings("gqa_quest_sparse_attention")
+pytestmark = pytest.mark.full
 OPTIONS = {"tp_size": 2, "disable_overlap_schedule": True}
 
 
