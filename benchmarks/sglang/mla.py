@@ -1,6 +1,6 @@
 """MLA in SGLang: short requests beside a long sparse one must answer as dense attention does.
 
-`python -m benchmarks.sglang.mla`. The model has DeepSeek's latents (512 + 64) and random weights. In a step
+`python -m benchmarks.sglang.mla`. The model has DeepSeek-V3's attention (latents of 512 + 64), four layers, and random weights. In a step
 with a sparse row all rows go through Vortex's own MLA decode, the short ones over all of their blocks: their
 logprobs are compared with those of SGLang's dense decode, token by token of the same text.
 """
@@ -17,17 +17,16 @@ from typing import Any
 from vortex.config import VortexConfig
 
 GEOMETRY = {
-    "architectures": ["DeepseekV2ForCausalLM"],
-    "model_type": "deepseek_v2",
-    "hidden_size": 2048,
-    "intermediate_size": 4096,
-    "moe_intermediate_size": 1024,
+    "hidden_size": 1024,
+    "intermediate_size": 2048,
+    "moe_intermediate_size": 512,
     "num_hidden_layers": 4,
     "first_k_dense_replace": 4,
     "moe_layer_freq": 1,
     "n_routed_experts": 8,
     "num_experts_per_tok": 2,
-    "n_shared_experts": 1,
+    "n_group": 1,
+    "topk_group": 1,
     "num_attention_heads": 16,
     "num_key_value_heads": 16,
     "kv_lora_rank": 512,
@@ -37,13 +36,8 @@ GEOMETRY = {
     "v_head_dim": 128,
     "vocab_size": 32000,
     "max_position_embeddings": 8192,
-    "rms_norm_eps": 1e-6,
-    "rope_theta": 10000.0,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
     "tie_word_embeddings": False,
-    "torch_dtype": "bfloat16",
-    "hidden_act": "silu",
-    "bos_token_id": 1,
-    "eos_token_id": 2,
 }
 SHORT, LONG, NEW = (70, 200, 333), 4000, 32
 
@@ -59,12 +53,11 @@ def main(backend: str) -> None:
     prompts = [[rng.randrange(10, 32000) for _ in range(n)] for n in (*SHORT, LONG)]
     config = VortexConfig(module_name="rope_aware_block_sparse_mla", topk_val=40)
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "config.json").write_text(json.dumps(GEOMETRY))
+        _write_model(Path(folder))
         engine = sglang.Engine(
             model_path=folder,
             vortex=config,
             attention_backend=backend,
-            load_format="dummy",
             skip_tokenizer_init=True,
             dtype="bfloat16",
             page_size=16,
@@ -83,6 +76,19 @@ def main(backend: str) -> None:
     noise = [_agreement(ours, theirs) for ours, theirs in zip(again, dense, strict=True)]
     document = {"backend": backend, "short": rows[:-1], "long": rows[-1], "dense against itself": noise}
     print(json.dumps(document | {"counters": seen.model_dump()}, indent=1))
+
+
+def _write_model(folder: Path) -> None:
+    """Weights whose attention is far from uniform: those that SGLang makes up are too small to tell."""
+    import torch
+    from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
+
+    torch.manual_seed(0)
+    model = DeepseekV3ForCausalLM(DeepseekV3Config(**GEOMETRY))
+    for name, weight in model.named_parameters():
+        if weight.dim() == 2:
+            torch.nn.init.normal_(weight, std=(2.0 if "q_proj" in name else 1.0) * weight.shape[1] ** -0.5)
+    model.to(torch.bfloat16).save_pretrained(folder)
 
 
 def _generate(engine: Any, prompts: list[list[int]]) -> list[list[tuple[float, int]]]:
