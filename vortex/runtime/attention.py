@@ -14,8 +14,9 @@ import torch
 from vortex.runtime.plan import BlockList
 from vortex.runtime.pool import PAGE, KVPool, PageTable
 
-CHUNK_BYTES = 4 << 20
-"""Gathered at a time: small enough to be still in the cache when the products read them."""
+CHUNK_BYTES = {"cpu": 4 << 20, "cuda": 1 << 30}
+"""Gathered at a time. On a CPU they are still in its cache when the products read them; a GPU is only kept
+from running out of memory."""
 
 
 class Workspace:
@@ -54,9 +55,7 @@ def sparse_attention(
     """
     rows, width = blocks.shape
     group, dim = q.shape[1:]
-    chunk = max(1, min(rows, CHUNK_BYTES // (width * block_size * pool.token_bytes)))
-    if q.is_cuda:
-        chunk = rows
+    chunk = max(1, min(rows, CHUNK_BYTES[q.device.type] // (width * block_size * pool.token_bytes)))
     span = width * block_size
     out = q.new_empty((rows, group, pool.value_dim))
     for first in range(0, rows, chunk):

@@ -20,10 +20,9 @@ from vortex.targets.base import LayerCache, Program
 from vortex.targets.compiled import CompiledGraph
 from vortex.targets.rewrite import bound_as_products
 
-CHUNK_BYTES = 1 << 20
-"""Size of the largest intermediate of a group of rows on the CPU: small enough to stay in its cache between
-ops.
-"""
+CHUNK_BYTES = {"cpu": 1 << 20, "cuda": 1 << 30}
+"""Size of the largest intermediate of a group of rows. On a CPU it stays in its cache between ops; a GPU is
+only kept from running out of memory."""
 
 
 class TorchProgram(CompiledGraph):
@@ -38,7 +37,7 @@ class TorchProgram(CompiledGraph):
     def scores(self, q: torch.Tensor, layer: LayerCache, table: BlockIds, rows: SparseRows) -> torch.Tensor:
         count = len(rows)
         out = torch.empty((len(self.selections), count, rows.blocks), device=q.device)
-        chunk = max(1, CHUNK_BYTES // (4 * self.widest * rows.blocks)) if q.device.type == "cpu" else count
+        chunk = max(1, CHUNK_BYTES[q.device.type] // (4 * self.widest * rows.blocks))
         for first in range(0, count, chunk):
             last = min(count, first + chunk)
             blocks = int(rows.host_n[first:last].max())
