@@ -48,6 +48,9 @@ def parity(
     engine: Annotated[
         str, typer.Option(help="Settings of the engine, JSON: attention_backend, kv_cache_dtype, ...")
     ] = "{}",
+    dense: Annotated[
+        bool, typer.Option(help="Whether dense attention is compared too: some models have none in SGLang.")
+    ] = True,
     runs_dir: Runs = Path("runs"),
     seed: int = 0,
     out: Out = None,
@@ -71,7 +74,7 @@ def parity(
     names = flow or ["block_sparse_attention", "gqa_quest_sparse_attention", "venergy_gated_centroid"]
     flows = {name: VortexConfig(module_name=name, topk_val=topk, block_size=16) for name in names}
     options = ServingOptions.for_machine(**json.loads(engine))
-    found = compare(spec, flows, options, runs_dir / "parity")
+    found = compare(spec, flows, options, runs_dir / "parity", dense=dense)
     _show(COLUMNS, found, out)
 
 
