@@ -46,7 +46,7 @@ def test_the_sample_has_everything() -> None:
 
 def test_rows_scored_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """The torch target scores as many rows together as fit its cache, here one."""
-    monkeypatch.setattr(vortex.targets.torch, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(vortex.targets.torch, "CHUNK_BYTES", {"cpu": 1, "cuda": 1})
     for case in list(fixed_cases(SAMPLE))[::8]:
         check_case(case, "torch", DEVICE)
 
