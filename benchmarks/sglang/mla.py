@@ -1,8 +1,9 @@
 """MLA in SGLang: short requests beside a long sparse one must answer as dense attention does.
 
-`python -m benchmarks.sglang.mla`. The model has DeepSeek-V3's attention (latents of 512 + 64), four
-layers, and random weights. In a step with a sparse row all rows go through Vortex's own MLA decode, the short
-ones over all of their blocks: their logprobs are compared with those of SGLang's dense decode, token by token of the same text.
+`python -m benchmarks.sglang.mla`. The model has DeepSeek-V3's attention (latents of 512 + 64), four layers,
+and random weights. In a step with a sparse row all rows go through Vortex's own MLA decode, the short ones
+over all of their blocks: their logprobs are compared with those of SGLang's dense decode, token by token of
+the same text.
 """
 
 from __future__ import annotations
