@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.sgl.engines import VARIABLES, Engines
+from tests.sgl.models import LAYERS, settings
+from vortex.engine.sgl import control
+from vortex.errors import ConfigError
 
 SCRIPT = """
 import os, sys
@@ -69,6 +72,19 @@ def test_an_engine_that_is_not_sparse_does_not_start(
         check=False,
     )
     assert run.stdout.strip() == says
+
+
+@pytest.mark.full
+def test_a_layer_with_scales_of_its_own_stays_dense(engines: Engines, tmp_path: Path) -> None:
+    factors = {str(layer): 0.5 if layer == 1 else 1.0 for layer in range(LAYERS)}
+    scales = {"dtype": "float8_e4m3fn", "scaling_factor": {"0": factors}}
+    file = tmp_path / "scales.json"
+    file.write_text(json.dumps({"model_type": "qwen3", "kv_cache": scales}))
+    config = settings("block_sparse_attention", layers_skip=[1])
+    engine = engines.sparse(config, kv_cache_dtype="fp8_e4m3", quantization_param_path=str(file))
+    with pytest.raises(ConfigError) as caught:
+        control.deploy(engine, config.model_copy(update={"layers_skip": None}))
+    assert str(caught.value) == "vortex_layers_skip: layer 1 needs scales of an fp8 KV cache: add it"
 
 
 def test_a_model_cannot_ask_for_vortex(model_path: Path, tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ ENGINE: list[tuple[dict[str, Any], str]] = [
     ({"enable_unified_memory": True}, "enable_unified_memory: is refused: blocks are read from one buffer"),
     ({"dcp_size": 2}, "dcp_size: 2 is refused: the tokens of a request lie on several ranks"),
     ({"pp_size": 2}, "pp_size: 2 is refused: layers on several ranks are not supported yet; use tp_size"),
+    ({"dp_size": 2}, "dp_size: 2 is refused: nothing asks its schedulers whether they are sparse"),
     ({"speculative_algorithm": "NGRAM"}, "'NGRAM' is refused: its verification steps are dense"),
     ({"enable_pdmux": True}, "enable_pdmux: is refused: it runs several attention backends"),
     ({"enable_two_batch_overlap": True}, "enable_two_batch_overlap: is refused: it runs several"),

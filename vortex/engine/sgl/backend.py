@@ -105,7 +105,9 @@ class VortexBackend(AttentionBackend):  # type: ignore[misc]
         deployed, step = self.rank.deployed, self.step
         assert deployed is not None
         assert step is not None
-        _refuse(layer, kwargs)
+        asked = [name for name, value in kwargs.items() if value is not None]
+        if asked:
+            raise ConfigError(f"layer {layer.layer_id} needs {', '.join(asked)}: add it to layers_skip")
         if save_kv_cache and k is not None:
             loc = forward_batch.out_cache_loc
             if k_rope is not None:
@@ -122,22 +124,6 @@ class VortexBackend(AttentionBackend):  # type: ignore[misc]
         if len(q) == batch:
             return found
         return torch.cat((found, found.new_zeros(len(q) - batch, found.shape[1])))
-
-
-def _refuse(layer: Any, extra: dict[str, Any]) -> None:
-    """What a model may ask of attention that decode through blocks does not do."""
-    wrong = {
-        "a cap on the logits": layer.logit_cap,
-        "a sliding window": layer.sliding_window_size is not None and layer.sliding_window_size > -1,
-        "cross attention": layer.is_cross_attention,
-        "scales of an fp8 KV cache": any(
-            s not in (None, 1.0) for s in (layer.k_scale_float, layer.v_scale_float)
-        ),
-    }
-    asked = [name for name, used in wrong.items() if used]
-    asked += [name for name, value in extra.items() if value is not None]
-    if asked:
-        raise ConfigError(f"layer {layer.layer_id} needs {', '.join(asked)}: add it to layers_skip")
 
 
 def _of_dense(name: str) -> property:

@@ -1,5 +1,6 @@
-"""What in a model's `config.json` says that its attention is not plain: softmax over all earlier tokens, by
-the query's head and the kv head of its group alone. Vortex replaces that attention and no other."""
+"""What says that a model's attention is not plain, in its `config.json` or in a loaded layer. Plain is a
+softmax over all earlier tokens, by the query's head and the kv head of its group alone. Vortex replaces that
+attention and no other."""
 
 from __future__ import annotations
 
@@ -53,3 +54,17 @@ def faults(config: Mapping[str, Any]) -> Iterator[str]:
     value, key_dim = config.get("v_head_dim"), config.get("head_dim")
     if not config.get("kv_lora_rank") and value and key_dim and value != key_dim:
         yield f"has values of {value} features and keys of {key_dim}: both must be equally wide"
+
+
+def layer_faults(layer: Any) -> list[str]:
+    """The same of one of SGLang's attention layers (`RadixAttention`), once its weights are loaded. May wait
+    for the device."""
+    scales = (layer.k_scale, layer.v_scale, layer.k_scale_float, layer.v_scale_float)
+    wrong = {
+        "a cap on the logits": layer.logit_cap,
+        "a temperature by length": layer.xai_temperature_len > 0,
+        "a sliding window": layer.sliding_window_size is not None and layer.sliding_window_size > -1,
+        "cross attention": layer.is_cross_attention,
+        "scales of an fp8 KV cache": any(scale is not None and float(scale) != 1 for scale in scales),
+    }
+    return [name for name, used in wrong.items() if used]

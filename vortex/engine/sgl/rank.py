@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,8 @@ from vortex.engine.sgl import rules
 from vortex.engine.sgl.counters import EngineCounters
 from vortex.engine.sgl.deployed import Deployed, check_block_size, summary_bytes
 from vortex.engine.sgl.model_shape import shape_of
-from vortex.engine.sgl.options import Problem
+from vortex.engine.sgl.options import PREFIX, Problem
+from vortex.engine.sgl.plain_attention import layer_faults
 from vortex.errors import ConfigError
 from vortex.graph.geometry import Geometry
 from vortex.graph.model import FlowGraph
@@ -108,9 +109,26 @@ class SparseRank:
         graph = config.load_graph(geometry)
         _raise(rules.flow_errors(graph, engine, self.model))
         skipped = set(config.layers_skip or ())
+        _raise(self._layer_errors(skipped))
         pools = {index: pool for index, pool in self.pools.items() if index not in skipped}
         slots = self.runner.req_to_token_pool.req_to_token.shape[0]
         return Deployed(config, graph, geometry, pools, self.shape.heads, self.page_size, slots)
+
+    def _layer_errors(self, skipped: Set[int]) -> Iterator[Problem]:
+        """What layers of the loaded model ask of attention that decode through blocks does not do."""
+        from sglang.srt.layers.radix_attention import RadixAttention
+
+        heads = self.shape.heads * self.shape.group
+        for layer in self.runner.model.modules():
+            if not isinstance(layer, RadixAttention) or layer.layer_id in skipped:
+                continue
+            asked = layer_faults(layer)
+            if layer.tp_q_head_num != heads:
+                asked.append(f"{layer.tp_q_head_num} query heads where the model's config says {heads}")
+            if asked:
+                yield Problem(
+                    f"{PREFIX}layers_skip", f"layer {layer.layer_id} needs {', '.join(asked)}: add it"
+                )
 
     def report(self) -> EngineCounters:
         counters = EngineCounters() if self.deployed is None else self.deployed.report()

@@ -28,6 +28,7 @@ _FOREIGN_PAGES = "it brings KV pages without a forward pass, so nothing makes th
 _SHARDED = "the tokens of a request lie on several ranks, and each would choose among its own alone"
 _LAYOUT = "blocks are read from one buffer a layer, [tokens, kv heads, head_dim]"
 _BACKENDS = "it runs several attention backends at once, and a decode step has one plan"
+_UNSEEN = "nothing asks its schedulers whether they are sparse"
 _GRAPHS = "the torch target plans on the host, so CUDA graphs are off"
 _PACKED = "keys are packed with scales of their own, which summaries are not made from"
 
@@ -46,6 +47,12 @@ OPTIONS = (
     Refused(
         "pp_size", "layers on several ranks are not supported yet", "use tp_size, which splits heads", (1,)
     ),
+    Refused("dp_size", _UNSEEN, "start an engine for each copy", (1,)),
+    Refused("nnodes", _UNSEEN, "use the GPUs of one machine", (1,)),
+    Refused("use_ray", _UNSEEN),
+    Refused("smg_grpc_mode", _UNSEEN, "use the HTTP server"),
+    Refused("grpc_mode", _UNSEEN, "use the HTTP server"),
+    Refused("dllm_algorithm", "a diffusion model has no decode steps", fine=()),
     Refused(
         "speculative_algorithm",
         "its verification steps are dense, so nothing would be sparse",
