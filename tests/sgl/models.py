@@ -1,4 +1,4 @@
-"""A tiny random Qwen3, the answers of an engine that serves it, and what transformers answers in its place.
+"""Tiny random models, the answers of an engine that serves one, and what transformers answers in its place.
 
 Answers carry the log-probabilities of the whole vocabulary at every new token. That makes them comparable
 step by step: transformers is forced to continue with the engine's own tokens, so one prefix lies behind
@@ -12,7 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    DeepseekV3Config,
+    DeepseekV3ForCausalLM,
+    PreTrainedModel,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from vortex.config import VortexConfig
 from vortex.engine.hf import VortexCache
@@ -26,27 +32,58 @@ TOLERANCE = 2e-4
 one step by about 1."""
 
 
-def random_qwen3(**sizes: int) -> PreTrainedModel:
-    """Groups of 4 query heads over 2 kv heads. Weights are large enough for attention to matter."""
+SIZES = {
+    "num_hidden_layers": LAYERS,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "vocab_size": VOCABULARY,
+    "max_position_embeddings": 1024,
+    "initializer_range": 0.2,  # large enough for attention to matter
+    "bos_token_id": None,
+    "eos_token_id": 1,
+    "pad_token_id": 0,
+}
+
+
+def random_qwen3() -> PreTrainedModel:
+    """Groups of 4 query heads over 2 kv heads."""
     torch.manual_seed(0)
-    config = Qwen3Config(
-        **{
-            "num_hidden_layers": LAYERS,
-            "hidden_size": 64,
-            "intermediate_size": 96,
-            "vocab_size": VOCABULARY,
-            "num_attention_heads": 8,
-            "num_key_value_heads": 2,
-            "head_dim": 16,
-            "max_position_embeddings": 1024,
-            **sizes,
-        },
-        initializer_range=0.2,
-        bos_token_id=None,
-        eos_token_id=1,
-        pad_token_id=0,
+    heads = {"num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 16}
+    return Qwen3ForCausalLM(Qwen3Config(**SIZES, **heads)).eval()
+
+
+def random_deepseek() -> PreTrainedModel:
+    """MLA with 4 heads. SGLang's code for a CPU wants scaled positions, its Triton kernels one of a few sizes
+    of latents."""
+    torch.manual_seed(0)
+    latent = {"kv_lora_rank": 256, "qk_rope_head_dim": 32, "qk_nope_head_dim": 16, "v_head_dim": 16}
+    experts = {
+        "first_k_dense_replace": LAYERS,
+        "moe_layer_freq": 1,
+        "n_routed_experts": 8,
+        "num_experts_per_tok": 2,
+        "n_group": 2,
+        "topk_group": 1,
+        "moe_intermediate_size": 32,
+    }
+    positions = {
+        "rope_type": "yarn",
+        "rope_theta": 10000.0,
+        "factor": 2.0,
+        "original_max_position_embeddings": 512,
+        "mscale": 1.0,
+        "mscale_all_dim": 1.0,
+    }
+    config = DeepseekV3Config(
+        **SIZES,
+        **latent,
+        **experts,
+        rope_parameters=positions,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        q_lora_rank=None,
     )
-    return Qwen3ForCausalLM(config).eval()
+    return DeepseekV3ForCausalLM(config).eval()
 
 
 def random_prompts(*lengths: int, seed: int = 0) -> list[list[int]]:
@@ -125,3 +162,13 @@ def forced(
 def apart(one: torch.Tensor, other: torch.Tensor) -> float:
     """The largest difference of two answers' log-probabilities."""
     return float((one - other).abs().max())
+
+
+def check(model: PreTrainedModel, prompt: list[int], answer: Answer, config: VortexConfig) -> None:
+    """The engine's numbers are those of `hf` at every step, and one block more would have changed them."""
+    expected = forced(model, prompt, answer.tokens, config)
+    assert apart(answer.logprobs, expected) < TOLERANCE
+    larger = config.model_copy(update={"topk_val": config.topk_val + 1})
+    steps = (forced(model, prompt, answer.tokens, larger) - expected).abs().amax(1)
+    assert steps[0] == 0  # from the prefill
+    assert steps[1:].min() > 100 * TOLERANCE

@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedModel
 
 from tests.sgl.engines import Engines
-from tests.sgl.models import LAYERS, TOLERANCE, Answer, apart, ask, forced, random_prompts, settings
+from tests.sgl.models import LAYERS, TOLERANCE, Answer, apart, ask, check, forced, random_prompts, settings
 from vortex.config import VortexConfig
 from vortex.engine.sgl import control
 from vortex.engine.sgl.counters import EngineCounters
@@ -28,16 +28,6 @@ def serve(
     """Answers of an engine that shares no prefixes, and what its scheduler counted meanwhile."""
     engine = engines.sparse(config, **OPTIONS)
     return ask(engine, prompts, new), control.counters(engine)
-
-
-def check(model: PreTrainedModel, prompt: list[int], answer: Answer, config: VortexConfig) -> None:
-    """The engine's numbers are those of `hf` at every step, and one block more would have changed them."""
-    expected = forced(model, prompt, answer.tokens, config)
-    assert apart(answer.logprobs, expected) < TOLERANCE
-    larger = config.model_copy(update={"topk_val": config.topk_val + 1})
-    steps = (forced(model, prompt, answer.tokens, larger) - expected).abs().amax(1)
-    assert steps[0] == 0  # from the prefill
-    assert steps[1:].min() > 100 * TOLERANCE
 
 
 @pytest.mark.parametrize("block_size", [16, 32])
