@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from transformers import PreTrainedModel
@@ -47,4 +48,35 @@ def test_a_refused_flow_changes_no_rank(engines: Engines, model: PreTrainedModel
     (prompt,) = random_prompts(150)
     (answer,) = ask(engine, [prompt])
     assert control.counters(engine).flow == QUEST.module_name
+    assert apart(answer.logprobs, forced(model, prompt, answer.tokens, QUEST)) < TOLERANCE
+
+
+SHORT_OF_MEMORY = """
+import torch.distributed
+from vortex.engine.sgl.deployed import Deployed
+from vortex.flow import register
+from vortex.flow.algorithms import BlockSparseAttention
+
+def summarise_all(self):
+    raise MemoryError("no room for summaries")
+
+if torch.distributed.get_rank() == 1:
+    Deployed.summarise_all = summarise_all
+
+@register("short_of_memory")
+class ShortOfMemory(BlockSparseAttention):
+    pass
+"""
+
+
+def test_a_rank_that_fails_alone_changes_no_rank(
+    engines: Engines, model: PreTrainedModel, tmp_path: Path
+) -> None:
+    engine = engines.sparse(QUEST, **OPTIONS)
+    file = tmp_path / "flow.py"
+    file.write_text(SHORT_OF_MEMORY)
+    with pytest.raises(ConfigError, match="MemoryError: no room for summaries"):
+        control.deploy(engine, settings("short_of_memory", module_path=str(file)))
+    (prompt,) = random_prompts(150)
+    (answer,) = ask(engine, [prompt])
     assert apart(answer.logprobs, forced(model, prompt, answer.tokens, QUEST)) < TOLERANCE

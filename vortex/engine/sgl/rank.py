@@ -89,15 +89,22 @@ class SparseRank:
         return self.deployed is not None and bool(self.deployed.saved)
 
     def prepare(self, config: VortexConfig | None) -> None:
-        """Make `config` (None: dense) the candidate. Raises VortexError and leaves all as it was."""
-        self.candidate = None
-        self.candidate = None if config is None else self._made(config)
-
-    def switch(self) -> None:
-        """Go on with the candidate; what is cached is summarised for it."""
-        found, self.candidate = self.candidate, None
+        """Make `config` (None: dense) the candidate, and summarise for it what is cached. Raises VortexError,
+        or what the device raises, and leaves all as it was."""
+        self.drop()
+        found = None if config is None else self._made(config)
         if found is not None:
             found.summarise_all()
+        self.candidate = found
+
+    def drop(self) -> None:
+        """Free the candidate."""
+        self.candidate = None
+
+    def switch(self) -> None:
+        """Go on with the candidate."""
+        found, self.candidate = self.candidate, None
+        if found is not None:
             self._fill_contexts(found.config, found.graph)
         self.deployed = found
 

@@ -30,9 +30,11 @@ def deploy(self: Any, settings: str | None = None) -> None:
     except Exception as error:
         failed = f"{type(error).__name__}: {error}" if not isinstance(error, ConfigError) else str(error)
     reasons = [reason for reason in _gather(self, failed) if reason is not None]
-    if reasons:
-        raise ConfigError(reasons[0])
     rank = rank_of(self)
+    if reasons:
+        if rank is not None:
+            rank.drop()
+        raise ConfigError(reasons[0])
     assert rank is not None
     rank.switch()
 
