@@ -204,6 +204,19 @@ def test_a_model_that_is_not_here_means_a_sweep(folder: Path) -> None:
     assert "does not compile for 18 of 24 combinations" in partly.warnings[-1].message
 
 
+def test_the_model_as_sglang_is_told_to_change_it(folder: Path) -> None:
+    longer = {"vortex_max_seq_lens": 1 << 20}
+    (error,) = inspect_engine_config(write(folder, **longer), targets=GRAPH_ONLY).errors
+    assert error.key == "vortex_max_seq_lens"
+    changes = json.dumps({"max_position_embeddings": 1 << 20})
+    file = write(folder, **longer, json_model_override_args=changes)
+    assert inspect_engine_config(file, targets=GRAPH_ONLY).errors == ()
+    for wrong in ("{", "[1]"):
+        file = write(folder, json_model_override_args=wrong)
+        (error,) = inspect_engine_config(file, targets=GRAPH_ONLY).errors
+        assert error.key == "json_model_override_args"
+
+
 def test_a_shape_that_the_flow_does_not_serve(folder: Path) -> None:
     (folder / "qwen" / "config.json").write_text(json.dumps({**QWEN, "head_dim": 64}))
     path = write(folder, vortex_module_path="only.py")

@@ -122,7 +122,8 @@ def _model(engine: Mapping[str, Any], folder: Path) -> ModelShape | None:
     path = engine.get("model_path")
     if not isinstance(path, str):
         return None
-    return read_shape(Path(path)) or read_shape(folder / path)
+    changes = rules.model_changes(engine)
+    return read_shape(Path(path), changes) or read_shape(folder / path, changes)
 
 
 def with_flow(

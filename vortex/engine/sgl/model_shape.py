@@ -43,14 +43,16 @@ class ModelShape:
         return Geometry(block_size, self.head_dim, heads // max(1, self.kv_heads // ranks))
 
 
-def read_shape(folder: Path) -> ModelShape | None:
-    """The shape of the model in `folder`; None where there is no `config.json`, as for a model's name on a
-    hub. Raises ConfigError for a file that does not describe a decoder."""
+def read_shape(folder: Path, changes: Mapping[str, Any] | None = None) -> ModelShape | None:
+    """The shape of the model in `folder`, with these `changes` of its config; None where there is no
+    `config.json`, as for a model's name on a hub. Raises ConfigError for a file that does not describe a
+    decoder."""
     file = folder / "config.json"
     if not file.is_file():
         return None
     try:
-        return shape_of(json.loads(file.read_text()))
+        config = json.loads(file.read_text())
+        return shape_of({**config, **changes} if changes and isinstance(config, Mapping) else config)
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from None
     except (OSError, ValueError) as error:

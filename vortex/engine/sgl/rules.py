@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeGuard
 
@@ -45,6 +46,9 @@ def engine_errors(engine: Mapping[str, Any]) -> Iterator[Problem]:
         if key in given and given[key] not in names:
             known = KV_DTYPES if names[0] == KV_DTYPES[0] else names
             yield Problem(key, unknown(kind, str(given[key]), known))
+    if model_changes(given) is None:
+        key = "json_model_override_args"
+        yield Problem(key, f"must be a JSON object as text, got {given[key]!r}")
     if not isinstance(given.get("model_path", ""), str):
         yield Problem("model_path", f"must be a path or a name, got {given['model_path']!r}")
     yield from refused_options(given)
@@ -147,6 +151,15 @@ def attention_ranks(engine: Mapping[str, Any]) -> int:
     if not is_size(ranks):
         return 1
     return max(1, ranks // copies) if engine.get("enable_dp_attention") and is_size(copies) else ranks
+
+
+def model_changes(engine: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What SGLang changes in the model's config; None where the argument is wrong."""
+    try:
+        found = json.loads(engine.get("json_model_override_args") or "{}")
+    except (TypeError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def is_size(value: object) -> TypeGuard[int]:
