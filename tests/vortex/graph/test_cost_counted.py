@@ -185,10 +185,10 @@ class Touched(TorchFunctionMode):
         self.marks = {data.data_ptr(): torch.zeros(data.shape, dtype=torch.bool) for data in pool.stored}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.Tensor.__getitem__ and isinstance(args[1], torch.Tensor):
-            data = args[0]
-            marks = self.marks[data.untyped_storage().data_ptr()]  # a gather: views read nothing
-            marks.as_strided(data.shape, data.stride(), data.storage_offset())[args[1]] = True
+        if func is torch.index_select:  # views read nothing
+            data, _, ids = args
+            marks = self.marks[data.untyped_storage().data_ptr()]
+            marks.as_strided(data.shape, data.stride(), data.storage_offset())[ids] = True
         return func(*args, **(kwargs or {}))
 
 
