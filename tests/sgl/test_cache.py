@@ -103,6 +103,9 @@ def test_a_flow_that_saves_fields_shares_no_prefix(engines: Engines, model: PreT
     answers = ask(engine, [prompt, prompt]) + ask(engine, [prompt])
     assert [answer.cached for answer in answers] == [0, 0, 0]
     assert all(agrees(model, prompt, answer, saves) for answer in answers)
+    for _ in range(2):  # an id that the user chose twice
+        answered = engine.generate(input_ids=prompt, rid="chosen", sampling_params={"max_new_tokens": 4})
+        assert answered["meta_info"]["cached_tokens"] == 0
     engine = engines.sparse(QUEST, **PAGES_OF_16)
     (answer,) = ask(engine, [prompt])
     assert answer.cached == 192

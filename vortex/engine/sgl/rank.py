@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import Any
@@ -76,6 +77,8 @@ class SparseRank:
         self.runner = runner
         self.pools = self._pools(runner.token_to_kv_pool)
         self.dense_backend = ""
+        self.requests = itertools.count()
+        """Numbers for requests that are kept apart: a user may choose their ids."""
         self.deployed: Deployed | None = self._made(config)
         self.candidate: Deployed | None = None
         """What `deploy` is about to go on with."""

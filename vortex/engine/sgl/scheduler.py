@@ -43,7 +43,7 @@ def keep_apart(scheduler: Any, recv_req: Any) -> None:
     """Before SGLang takes a request: where the flow saves fields, requests share no prefixes."""
     rank = rank_of(scheduler)
     if rank is not None and rank.keeps_apart:
-        recv_req.extra_key = f"{recv_req.extra_key or ''}/{recv_req.rid}"
+        recv_req.extra_key = f"{recv_req.extra_key or ''}/{next(rank.requests)}"
 
 
 def _prepare(scheduler: Any, settings: str | None) -> None:
