@@ -11,6 +11,7 @@ from tests.sgl.models import LAYERS, TOLERANCE, Answer, apart, ask, check, force
 from vortex.config import VortexConfig
 from vortex.engine.sgl import control
 from vortex.engine.sgl.counters import EngineCounters
+from vortex.errors import ConfigError
 from vortex.flow import build_vflow, list_keys
 
 FLOWS = [name for name in list_keys() if build_vflow(name).kind == "gqa"]
@@ -71,6 +72,27 @@ def test_no_flow_is_dense(engines: Engines, model: PreTrainedModel) -> None:
     (answer,) = ask(engine, [prompt])
     assert apart(answer.logprobs, forced(model, prompt, answer.tokens)) < TOLERANCE
     assert control.counters(engine).flow == ""
+
+
+def test_no_flow_is_swapped_under_a_request(
+    engines: Engines, model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings("gqa_quest_sparse_attention")
+    engine = engines.sparse(config, **OPTIONS)
+    (prompt,) = random_prompts(LONG)
+    limits = {"temperature": 0, "max_new_tokens": 150, "ignore_eos": True}
+    monkeypatch.setattr(control, "IDLE_SECONDS", 0.1)
+
+    async def disturbed() -> list[int]:
+        stream = await engine.async_generate(input_ids=prompt, sampling_params=limits, stream=True)
+        await anext(stream)
+        with pytest.raises(ConfigError, match="while requests are running"):
+            control.deploy(engine, settings("block_sparse_attention"))
+        return [output["output_ids"] async for output in stream][-1]
+
+    tokens = engine.loop.run_until_complete(disturbed())
+    assert tokens == forced(model, prompt, tokens, config).argmax(-1).tolist()
+    assert control.counters(engine).sparse_steps == 149
 
 
 @pytest.mark.parametrize("name", ["gqa_quest_sparse_attention", "running_avg_block_sparse"])
