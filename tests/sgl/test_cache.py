@@ -11,6 +11,7 @@ from tests.sgl.engines import Engines
 from tests.sgl.models import TOLERANCE, Answer, apart, ask, forced, random_prompts, settings
 from vortex.config import VortexConfig
 from vortex.engine.sgl import control
+from vortex.errors import ConfigError
 
 QUEST = settings("gqa_quest_sparse_attention")
 LAST_LAYER = settings("gqa_quest_sparse_attention", layers_skip=[0, 1], block_size=8)
@@ -93,6 +94,17 @@ def test_cached_pages_are_summarised_for_the_next_flow(engines: Engines, model: 
         assert answer.cached == 192
         assert agrees(model, prompt, answer, config)
         assert not agrees(model, prompt, answer, QUEST)
+
+
+def test_released_memory_is_not_summarised(engines: Engines, model: PreTrainedModel) -> None:
+    engine = started(engines, QUEST)
+    engine.release_memory_occupation(["kv_cache"])
+    with pytest.raises(ConfigError, match="call resume_memory_occupation first"):
+        control.deploy(engine, settings("block_sparse_attention"))
+    engine.resume_memory_occupation(["kv_cache"])
+    (prompt,) = random_prompts(200)
+    (answer,) = ask(engine, [prompt])
+    assert agrees(model, prompt, answer, QUEST)
 
 
 def test_a_flow_that_saves_fields_shares_no_prefix(engines: Engines, model: PreTrainedModel) -> None:

@@ -52,6 +52,8 @@ def _prepare(scheduler: Any, settings: str | None) -> None:
         raise ConfigError("the engine is dense: start it with vortex=VortexConfig(...)")
     if not scheduler.is_fully_idle():
         raise ConfigError(BUSY)
+    if scheduler.weight_updater.offload_tags:  # what is cached could not be read
+        raise ConfigError("the engine's memory is released: call resume_memory_occupation first")
     rank.prepare(None if settings is None else VortexConfig.model_validate_json(settings))
 
 
