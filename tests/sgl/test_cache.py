@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedModel
 
+from evaluators.serving.requests import flush
 from tests.sgl.engines import Engines
 from tests.sgl.models import TOLERANCE, Answer, apart, ask, forced, random_prompts, settings
 from vortex.config import VortexConfig
@@ -26,7 +27,7 @@ PAGES_OF_8 = {**PAGES_OF_16, "page_size": 8, "max_total_tokens": 512, "schedule_
 def started(engines: Engines, config: VortexConfig, options: dict[str, Any] = PAGES_OF_16) -> Any:
     """An engine with an empty prefix cache that prefills long prompts in chunks."""
     engine = engines.sparse(config, **options)
-    engine.flush_cache()
+    flush(engine)
     return engine
 
 
@@ -62,9 +63,9 @@ def test_prompts_that_share_a_prefix(engines: Engines, model: PreTrainedModel) -
     engine = started(engines, QUEST)
     cold = []
     for prompt in prompts:
-        engine.flush_cache()
+        flush(engine)
         cold += ask(engine, [prompt])
-    engine.flush_cache()
+    flush(engine)
     ask(engine, [prefix], 1)
     warm = ask(engine, prompts)
     assert [answer.cached for answer in cold] == [0, 0, 0]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedModel
 
+from evaluators.serving.requests import flush
 from tests.sgl.engines import Engines
 from tests.sgl.models import (
     LAYERS,
@@ -43,7 +44,7 @@ def model_path(model: PreTrainedModel, tmp_path_factory: pytest.TempPathFactory)
 def started(engines: Engines, config: VortexConfig) -> Any:
     """SGLang's name for MLA on one kind of GPU means our decode on any machine; Triton prefills then."""
     engine = engines.sparse(config, attention_backend="trtllm_mla", disable_overlap_schedule=True)
-    engine.flush_cache()
+    flush(engine)
     return engine
 
 
