@@ -155,6 +155,14 @@ def test_flows_with_state_and_unions(source: str) -> None:
     assert 0 < counters.blocks_read < counters.blocks_total
 
 
+def test_fields_of_requests_are_memory_too() -> None:
+    deployed = served("own", 16, graph=trace_source(SMOOTH_QUERY)).deployed
+    layer = deployed.layers[LAYER]
+    assert layer.requests
+    kept = [*layer.fields.values(), *layer.requests.values()]
+    assert deployed.report().summary_bytes == sum(x.numel() * x.element_size() for x in kept)
+
+
 @pytest.mark.parametrize(("page", "block"), [(8, 8), (32, 8), (32, 16), (64, 32)])
 def test_blocks_within_pages_and_chunked_prefill(page: int, block: int) -> None:
     assert compare(served("gqa_quest_sparse_attention", page, block_size=block), 20, chunk=37) == 20

@@ -89,7 +89,11 @@ class Deployed:
             graph=graph.hash,
             target=TARGET,
             sparse_layers=len(self.layers),
-            summary_bytes=sum(t.nbytes for layer in self.layers.values() for t in layer.fields.values()),
+            summary_bytes=sum(
+                field.nbytes
+                for layer in self.layers.values()
+                for field in (*layer.fields.values(), *layer.requests.values())
+            ),
         )
         self._union_reads: torch.Tensor | None = None
 
