@@ -53,7 +53,7 @@ def export(ledger: Ledger, run: RunRecord, chosen: Chosen, to: Path, force: bool
     candidate = Candidate(graph, Knobs.model_validate_json(chosen.row.knobs))
     name = flow_name(chosen.row.name, candidate.hash)
     report = _report(ledger, run, chosen, candidate, name)
-    config = candidate.config(name, FLOW).model_dump(mode="json")
+    config = candidate.config(name, GRAPH).model_dump(mode="json")
     options = engine_options(graph, candidate.knobs.block_size)
     files = {
         FLOW: render_flow(graph, name),

@@ -80,8 +80,8 @@ def readme(report: ExportReport, config: Mapping[str, object], engine: Mapping[s
         "",
         "## Files",
         "",
-        f"* `{FLOW}`: the flow, registered as `{report.name}`.",
-        f"* `{GRAPH}`: the same as data; hash `{report.graph_hash}`.",
+        f"* `{FLOW}`: the flow, registered as `{report.name}`, to read.",
+        f"* `{GRAPH}`: the same as data, which is what runs; hash `{report.graph_hash}`.",
         f"* `{CONFIG}`: block size {config['block_size']}, topk_val {config['topk_val']}, and the rest.",
         f"* `{LAUNCH}`: starts a server with them.",
         f"* `{REPORT}`: measurements with every sample, environment, ledger id {report.origin.candidate} "

@@ -146,7 +146,7 @@ def _load(
     candidate = Candidate(graph, report.knobs)
     if candidate.hash != report.hash:
         problems.append(f"the candidate's hash is {candidate.hash[:12]}, the report is of {report.hash[:12]}")
-    if candidate.config(report.name, FLOW) != config:
+    if config not in (candidate.config(report.name, GRAPH), candidate.config(report.name, FLOW)):
         problems.append(f"{CONFIG} does not hold the knobs of the report")
     if f'"{report.name}"' not in source and f"'{report.name}'" not in source:
         problems.append(f"{FLOW} does not register {report.name!r}")

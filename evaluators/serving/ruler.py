@@ -134,6 +134,8 @@ class ServedRulerEvaluator:
         layers = shape.layers - len(config.layers_skip or ())
         # The first new token is the prefill's.
         steps = [prompt.tokens + np.arange(1, count) for prompt, count in zip(prompts, new, strict=True)]
+        if config.block_size is None:
+            config = config.model_copy(update={"block_size": options.page_size})
         check_sparse(self.engine.counters(), graph, config, layers, heads, steps)
 
 

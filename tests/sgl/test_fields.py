@@ -205,6 +205,7 @@ def test_max_seq_lens(engine: Any) -> None:
         ask(engine, random_prompts(700), 1)
     said = refused(engine, max_seq_lens=2048)
     assert said == "vortex_max_seq_lens: the model's context is 1024 tokens, got 2048"
+    assert "is below the engine's 640 tokens" in refused(engine, max_seq_lens=320)
 
 
 def test_attention_backend(engine: Any) -> None:

@@ -14,7 +14,7 @@ import torch
 from vortex.runtime.plan import BlockList
 from vortex.runtime.pool import PAGE, KVPool, PageTable
 
-CHUNK_BYTES = {"cpu": 4 << 20, "cuda": 1 << 30}
+CHUNK_BYTES = {"cpu": 4 << 20, "cuda": 1 << 28}
 """Gathered at a time. On a CPU they are still in its cache when the products read them; a GPU is only kept
 from running out of memory."""
 

@@ -20,7 +20,7 @@ from vortex.targets.base import LayerCache, Program
 from vortex.targets.compiled import CompiledGraph
 from vortex.targets.rewrite import bound_as_products
 
-CHUNK_BYTES = {"cpu": 1 << 20, "cuda": 1 << 30}
+CHUNK_BYTES = {"cpu": 1 << 20, "cuda": 1 << 28}
 """Size of the largest intermediate of a group of rows. On a CPU it stays in its cache between ops; a GPU is
 only kept from running out of memory."""
 

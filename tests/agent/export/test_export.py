@@ -46,7 +46,7 @@ def test_the_folder_holds_everything(finished: Finished, tmp_path: Path) -> None
     assert report.environment["python"]
     assert FlowGraph.from_json((folder / GRAPH).read_text()).hash == candidate.graph.hash
     values = json.loads((folder / CONFIG).read_text())
-    assert values["module_path"] == FLOW
+    assert values["module_path"] == GRAPH  # data: nothing of a candidate runs in production
     assert set(values) == set(VortexConfig.model_fields)
     readme = (folder / README).read_text()
     assert report.name in readme

@@ -115,6 +115,12 @@ class SparseRank:
         engine = {"page_size": self.page_size, "disable_radix_cache": True}
         engine["enable_mixed_chunk"] = self.runner.server_args.enable_mixed_chunk
         _raise(rules.config_errors(config), rules.size_errors(config, engine, self.model))
+        context = int(self.runner.model_config.context_len)
+        if 0 < config.max_seq_lens < context:
+            raise ConfigError(
+                f"{PREFIX}max_seq_lens: {config.max_seq_lens} is below the engine's {context} tokens, "
+                "which are set when it starts"
+            )
         geometry = self.shape.geometry(check_block_size(config, self.page_size))
         graph = config.load_graph(geometry)
         _raise(rules.flow_errors(graph, engine, self.model))
