@@ -110,6 +110,15 @@ def test_short_requests_beside_long_ones(engines: Engines, model: PreTrainedMode
     assert counted.sparse_steps == NEW - 1
 
 
+def test_a_request_that_becomes_sparse(engines: Engines, model: PreTrainedModel) -> None:
+    """Blocks that dense steps have finished are chosen from later."""
+    config = settings("gqa_quest_sparse_attention")
+    (prompt,) = random_prompts(5, seed=1)
+    (answer,), counted = serve(engines, config, [prompt], 110)
+    assert apart(answer.logprobs, forced(model, prompt, answer.tokens, config)) < TOLERANCE
+    assert counted.decode_steps - counted.sparse_steps == 48 - len(prompt)
+
+
 def test_layers_skip(engines: Engines, model: PreTrainedModel) -> None:
     config = settings("gqa_quest_sparse_attention", layers_skip=[0, 2])
     (prompt,) = random_prompts(LONG)
