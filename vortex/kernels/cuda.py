@@ -1,0 +1,83 @@
+"""CUDA files as shared libraries: compiled by nvcc once, kept by the hash of their source, called by ctypes.
+
+A library's functions are `extern "C"`, take device pointers, numbers and last a stream, and return
+`cudaGetLastError()`. They allocate nothing and wait for nothing, so that a CUDA graph can hold them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from vortex.budget.compiled import cache_folder
+from vortex.errors import ConfigError
+
+FLAGS = ("-O3", "-std=c++17", "--shared", "-Xcompiler", "-fPIC", "--fmad=false")
+HEADERS = Path(__file__).parent
+_LONGEST_MESSAGE = 4000
+
+
+def architecture(device: torch.device | None = None) -> str:
+    """`sm_90a` and the like, of a GPU."""
+    major, minor = torch.cuda.get_device_capability(device)
+    return f"sm_{major}{minor}" + ("a" if major >= 9 else "")
+
+
+def build(name: str, source: str, target: str, folder: str | None = None) -> Path:
+    """The shared library of a CUDA source for `target` ("sm_90a"), compiled unless it is in the cache. Any
+    number of processes may ask at once. Raises ConfigError with the compiler's message."""
+    key = hashlib.sha256("\n".join((target, *FLAGS, source)).encode()).hexdigest()
+    library = cache_folder(folder) / "cuda" / f"{name}-{key[:32]}.so"
+    if library.is_file():
+        return library
+    nvcc = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
+    if nvcc is None:
+        raise ConfigError(f"the kernel {name} needs nvcc on PATH (or in /usr/local/cuda/bin)")
+    try:
+        library.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
+            file = Path(scratch) / f"{name}.cu"
+            file.write_text(source)
+            built = file.with_suffix(".so")
+            _compile([nvcc, *FLAGS, f"-arch={target}", str(file), "-o", str(built)], name)
+            built.replace(library)
+    except OSError as error:
+        raise ConfigError(f"compilation_cache_dir: cannot write {library.parent}: {error}") from None
+    return library
+
+
+def _compile(command: Sequence[str], name: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip()[:_LONGEST_MESSAGE]
+        raise ConfigError(f"nvcc does not compile the kernel {name}: {said}")
+
+
+@functools.cache
+def load(library: Path) -> ctypes.CDLL:
+    """The library, loaded once."""
+    return ctypes.CDLL(str(library))
+
+
+def pointer(tensor: torch.Tensor | None) -> ctypes.c_void_p:
+    """Where a tensor's data is."""
+    return ctypes.c_void_p(0 if tensor is None else tensor.data_ptr())
+
+
+def stream() -> ctypes.c_void_p:
+    """PyTorch's current stream."""
+    return ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
+
+
+def check(status: int, name: str) -> None:
+    """Raises RuntimeError for a launch that CUDA refused."""
+    if status:
+        raise RuntimeError(f"launching {name} failed: CUDA error {status}")
