@@ -59,6 +59,9 @@ class VortexConfig(BaseModel):
     attention_backend: Literal["flashinfer", "trtllm"] = "flashinfer"
     impl_backend: Literal["triton", "cuda"] = "triton"
     use_tensor_core: StrictBool = False
+    dense_crossover: StrictBool = True
+    """Ours, not published: a decode step that would take longer sparse than dense, as measured on the GPU, is
+    dense. `False`: always as the policy says. Flows that keep state are never changed."""
 
     @model_validator(mode="before")
     @classmethod

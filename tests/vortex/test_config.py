@@ -33,10 +33,11 @@ DEFAULTS = {
     "impl_backend": "triton",
     "use_tensor_core": False,
 }
+OURS = {"dense_crossover": True}
 
 
 def test_the_published_fields_and_defaults() -> None:
-    assert VortexConfig().model_dump() == DEFAULTS
+    assert VortexConfig().model_dump() == DEFAULTS | OURS
     assert Published is VortexConfig
 
 

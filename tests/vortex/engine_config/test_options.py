@@ -56,6 +56,7 @@ def test_every_field_has_its_flat_key(name: str) -> None:
         "attention_backend": "trtllm",
         "impl_backend": "cuda",
         "use_tensor_core": True,
+        "dense_crossover": False,
     }
     flat = {f"vortex_{name}": values[name], "vortex_module_name": "flow"}
     config, engine = fold({**ENGINE, **flat})
