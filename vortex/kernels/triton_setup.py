@@ -21,8 +21,8 @@ try:
     import triton.language as tl
 except ImportError as error:
     raise ConfigError(
-        f"the triton kernels need the package triton 3.6, which cannot be imported here ({error}): install it, "
-        "or use the target 'torch'"
+        f"the triton kernels need the package triton 3.6, which cannot be imported here ({error}): "
+        "install it, or use the target 'torch'"
     ) from None
 
 __all__ = ["interpreted", "tl", "triton"]
