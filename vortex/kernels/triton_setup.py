@@ -31,3 +31,9 @@ __all__ = ["interpreted", "tl", "triton"]
 def interpreted() -> bool:
     """Whether kernels run under the interpreter, on CPU tensors."""
     return bool(triton.knobs.runtime.interpret)
+
+
+if interpreted():
+    from vortex.kernels.interpreter import repair
+
+    repair()
