@@ -20,6 +20,7 @@ from vortex.runtime.select import choose_blocks
 from vortex.runtime.summaries import Summaries
 from vortex.runtime.table import BlockTable
 from vortex.targets import LayerCache, Target, get_target
+from vortex.targets.default import default_target
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class DecodeSession:
     """Decodes a batch through a graph, or densely where `graph` is None and no hook scores blocks.
 
     `pages` has one row per request x kv head (row = request * heads + head); `lengths [requests]` tokens
-    are already in the pools. Every step: `begin_step()`, then `attend` once per layer in any order.
+    are already in the pools. Every step: `begin_step()`, then `attend` once per layer in any order. `target`:
+    by default the one for the pools' device.
     """
 
     def __init__(
@@ -51,20 +53,20 @@ class DecodeSession:
         group: int,
         graph: FlowGraph | None,
         config: VortexConfig,
-        target: str = "torch",
+        target: str | None = None,
         hooks: Hooks | None = None,
         growable: bool = False,
     ) -> None:
         self.hooks = hooks or Hooks()
         self.config = config
-        self.target: Target = get_target(target)
+        self.device = pools[0].k.device
+        self.target: Target = get_target(target or default_target(self.device.type))
         self.lengths = lengths.astype(np.int64)
         self.heads = pages.rows // len(lengths)
         self.block_size = config.block_size or 16
         if PAGE % self.block_size:
             raise ConfigError(f"block_size={self.block_size} must divide the page of {PAGE} tokens")
         self.geometry = pools[0].geometry(self.block_size, group)
-        self.device = pools[0].k.device
         self.policy = None if config.schedule_policy is None else parse_policy(config.schedule_policy)
         self.program = None
         self.quotas: tuple[int | None, ...] = (None,)

@@ -35,7 +35,7 @@ class VortexCache(Cache):  # type: ignore[misc]
         graph: FlowGraph | None,
         config: VortexConfig | None = None,
         *,
-        target: str = "torch",
+        target: str | None = None,
         hooks: Hooks | None = None,
         session: DecodeSession | None = None,
     ) -> None:

@@ -42,7 +42,7 @@ def decode(
     stop: Stop | None = None,
     *,
     hooks: Hooks | None = None,
-    target: str = "torch",
+    target: str | None = None,
 ) -> DecodeResult:
     """Greedy decoding of the prompts `rows` of a store (None: all) as one batch; `graph` None is dense.
 

@@ -33,7 +33,7 @@ class Engine:
 
     `flow` is the name of a registered flow, a flow file or `graph.json` (trusted), a FlowGraph, or None for
     dense; a model with MLA needs a vFlowMLA. A model given as a path is loaded in float32 on the CPU, with
-    its tokenizer.
+    its tokenizer. `target`: by default generated kernels (`triton`) for a model on a GPU, `torch` on a CPU.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Engine:
         config: VortexConfig | None = None,
         *,
         tokenizer: PreTrainedTokenizerBase | None = None,
-        target: str = "torch",
+        target: str | None = None,
     ) -> None:
         self.config = config or VortexConfig()
         self.target = target
