@@ -1,6 +1,7 @@
 """Corrections of Triton 3.6's interpreter, so that it computes what a GPU does: conversions between number
 formats round to the nearest (they truncate there, or lose the carry), products of bfloat16 are of numbers
-(there, of their bit patterns), and reductions with a function of one's own run on whole slices.
+(there, of their bit patterns), reductions with a function of one's own run on whole slices, and loops whose
+bounds were loaded run with numpy 2.4.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ _FORMATS = {
     tl.float8e5: torch.float8_e5m2,
 }
 _NARROW = (tl.float8e4nv, tl.float8e5)
+_patch_lang_tensor = interpreter._patch_lang_tensor
 _BITS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
@@ -34,6 +36,13 @@ def repair() -> None:
     )
     interpreter.ReduceOps.generic_reduce = _reduced
     interpreter.ScanOps.generic_scan = _scanned
+    interpreter._patch_lang_tensor = _patched
+
+
+def _patched(tensor: Any, scope: Any) -> None:
+    """A scalar, which is an array of one number there, as an int."""
+    _patch_lang_tensor(tensor, scope)
+    scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
 
 
 def _converted(data: np.ndarray, source: tl.dtype, target: tl.dtype, rounding: Any) -> np.ndarray:
