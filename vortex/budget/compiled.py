@@ -30,7 +30,7 @@ from vortex.errors import ConfigError, PolicyError
 
 FILE = "schedule_policy"
 """What compilers call the file that the user's text is in."""
-_SOURCE = """\
+_DEFINITION = """\
 #ifndef __CUDACC__
 #include <cmath>
 #include <cstdlib>
@@ -65,6 +65,8 @@ __host__ __device__ static inline int schedule_policy(int cached_block_len, int 
 #line 1 "%(file)s"
 %(body)s
 }
+"""
+_EVALUATE = """\
 extern "C" void evaluate(const int *cached_block_len, int rows, int topk_val, float topk_ratio,
                          int block_reserved_bos, int block_reserved_eos, int *blocks) {
   for (int row = 0; row < rows; ++row)
@@ -105,6 +107,10 @@ class CompiledPolicy:
         self._function(lengths, len(lengths), topk_val, topk_ratio, bos, eos, blocks)
         return blocks
 
+    def cuda(self) -> str:
+        """CUDA C++ with `__host__ __device__ int schedule_policy(int, int, float, int, int)`."""
+        return _definition(self.text)
+
     @cached_property
     def _function(self) -> Callable[..., None]:
         function = ctypes.CDLL(str(self.library)).evaluate
@@ -113,6 +119,10 @@ class CompiledPolicy:
         function.argtypes = (rows, number, number, ctypes.c_float, number, number, rows)
         function.restype = None
         return function
+
+
+def _definition(text: str) -> str:
+    return _DEFINITION % {"file": FILE, "body": text}
 
 
 def policy_of(config: VortexConfig) -> Rule | None:
@@ -140,7 +150,7 @@ def cache_folder(chosen: str | None = None) -> Path:
 def compile_policy(text: str, folder: Path) -> CompiledPolicy:
     """The policy's library in `folder`, compiled unless it is there. Any number of processes may ask at once.
     Raises PolicyError, or ConfigError for a folder that cannot be written."""
-    source = _SOURCE % {"file": FILE, "body": text}
+    source = _definition(text) + _EVALUATE
     key = hashlib.sha256(f"{platform.machine()}\n{source}".encode()).hexdigest()
     library = folder / "policies" / f"{key}.so"
     if library.is_file():

@@ -81,6 +81,10 @@ class Rule(Protocol):
         self, cached_block_len: NDArray[Any], topk_val: int, topk_ratio: float, bos: int, eos: int
     ) -> NDArray[np.int32]: ...
 
+    def cuda(self) -> str:
+        """CUDA C++ that defines `int schedule_policy(int, int, float, int, int)`, for the device."""
+        ...
+
 
 def chosen_blocks(policy: Rule | None, n: NDArray[Any], config: BudgetConfig) -> NDArray[np.int64]:
     """Blocks that attention reads of rows with `n` blocks, `[rows]` to `[rows]`; None is the default policy.

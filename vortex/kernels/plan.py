@@ -1,60 +1,30 @@
-"""The plan of a decode step, on the device: counts by the policy, work lists and the block table, in one launch.
+"""The plan of a decode step on the device: counts by the policy, work lists and the block table, in one
+launch.
 
 On CPU tensors `plan_cpu.py` fills the same buffers with the same numbers.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import IntEnum
-
+import numpy as np
 import torch
 
+from vortex.budget import Rule, chosen_blocks
 from vortex.budget.compiled import policy_of
 from vortex.config import VortexConfig
 from vortex.errors import ConfigError
+from vortex.kernels.plan_count import MOST_REQUESTS, Count, Crossover
+from vortex.kernels.plan_cpu import plan_on_cpu
+from vortex.kernels.plan_cuda import PlanKernel
 from vortex.runtime.device import DeviceStep, StepSize
 
-PART_TOKENS = 128
-"""Attention work is not cut into parts of fewer tokens."""
-PART_COST = 64
-"""What a part costs beside its tokens, in tokens: its partial result is written, read and merged."""
-CUTS = 32
-"""How many sizes of a part are compared: eighths of the even share of a program."""
-MOST_REQUESTS = 8192
 
-
-class Count(IntEnum):
-    """Places of `Planner.counts`. Blocks are summed over kv heads, not over layers; steps without a sparse
-    request count as steps and nothing else."""
-
-    STEPS = 0
-    SPARSE_STEPS = 1
-    ROWS_SPARSE = 2
-    ROWS_DENSE = 3
-    BLOCKS_READ = 4
-    """Of a Union only those of dense rows: the others are known when a layer has chosen."""
-    BLOCKS_TOTAL = 5
-    CHUNKS = 6
-    BLOCKS_FINISHED = 7
-    """Blocks that tokens of these steps completed, in all steps."""
-    CROSSOVER_STEPS = 8
-    """Steps made dense because that is faster."""
-    UNION_READ = 9
-    """Blocks that sparse rows of a Union read, over layers too."""
-
-
-@dataclass(frozen=True)
-class Crossover:
-    """When to read everything: a step is dense if `dense + dense_block * n` is at most `sparse + score_block
-    * scored + chosen_block * read`, in microseconds a layer, where n, scored and read are sums of blocks over
-    the requests of the step. float32, in this order of operations."""
-
-    dense: float
-    dense_block: float
-    sparse: float
-    score_block: float
-    chosen_block: float
+def longest_list(policy: Rule | None, config: VortexConfig, blocks: int, listed: int | None) -> int:
+    """Blocks in the longest list of a sparse row of up to `blocks` blocks, at least 1."""
+    n = np.arange(1, blocks + 1)
+    chosen = chosen_blocks(policy, n, config)
+    read = chosen if listed is None else np.minimum(n, listed)
+    return int(read[chosen < n].max(initial=1))
 
 
 class Planner:
@@ -78,8 +48,12 @@ class Planner:
             raise ConfigError(f"a step of {size.requests} requests: at most {MOST_REQUESTS} are planned")
         self.size, self.config, self.listed, self.crossover = size, config, listed, crossover
         self.policy = policy_of(config)
+        longest = longest_list(self.policy, config, size.blocks, listed)
+        if size.chosen < longest:
+            raise ConfigError(f"lists of {size.chosen} blocks: the policy chooses up to {longest}")
         self.counts = torch.zeros(len(Count), dtype=torch.int64, device=device)
         """See `Count`; accumulated on the device, reading them waits for it."""
+        self._kernel = PlanKernel(self, self.counts.device) if self.counts.is_cuda else None
 
     def run(
         self,
@@ -97,4 +71,9 @@ class Planner:
         request, from which the table is read; None: `step.table` is left as it is. Blocks lie in consecutive
         slots, the first of which is a multiple of the block size.
         """
-        raise NotImplementedError
+        if len(seq_len) > self.size.requests:
+            raise ValueError(f"{len(seq_len)} requests in a step of at most {self.size.requests}")
+        if self._kernel is None:
+            plan_on_cpu(self, step, seq_len, requests, req_to_token)
+        else:
+            self._kernel.run(step, seq_len, requests, req_to_token)

@@ -1,0 +1,283 @@
+// The plan of a decode step. Before this text stand the limits and counters of plan_count.py and the policy,
+// `int schedule_policy(int, int, float, int, int)`. `plan_cpu.py` is the same in numpy.
+//
+// Block 0 makes the counts and the attention work. The others copy the block table and deal out the scoring
+// work; each finds out by itself how much work lies before its requests.
+#include <cuda_runtime.h>
+
+namespace {
+
+constexpr int THREADS = 256, WARPS = THREADS / 32, PLACES = 1024;
+
+struct Plan {
+  const void *seq_len, *requests;
+  const int *req_to_token;
+  int *length, *n, *chosen, *owner, *table, *chunks, *chunk_count, *parts, *part_first, *part_count;
+  long long *counts;
+  long long context;  // entries of a row of req_to_token
+  int numbers;        // its rows
+  int batch, wide_lengths, wide_requests;
+  // The largest step.
+  int size, heads, blocks, block_shift, chunk_shift, bos, eos, share, programs, room;
+  // The budget; no limit: -1.
+  int topk_val, max_topk_val, listed;
+  float topk_ratio;
+  int crossover;
+  float dense, dense_block, sparse, score_block, chosen_block;
+};
+
+struct Budget {
+  int length, n, chosen;
+  __device__ bool sparse() const { return chosen < n; }
+};
+
+__device__ long long entry(const void *data, int wide, int place) {
+  return wide ? static_cast<const long long *>(data)[place] : static_cast<const int *>(data)[place];
+}
+
+__device__ int length_of(const Plan &p, int request) {
+  if (request >= p.batch) return 0;
+  long long most = (long long)p.blocks << p.block_shift;
+  long long length = entry(p.seq_len, p.wide_lengths, request);
+  return (int)(length < 0 ? 0 : length > most ? most : length);
+}
+
+__device__ int blocks_of(const Plan &p, int length) {
+  return (int)(((long long)length + (1 << p.block_shift) - 1) >> p.block_shift);
+}
+
+__device__ Budget budget(const Plan &p, int request) {
+  int length = length_of(p, request), n = blocks_of(p, length);
+  if (n == 0) return {length, 0, 0};
+  int reserved = p.bos + p.eos, chosen = schedule_policy(n, p.topk_val, p.topk_ratio, p.bos, p.eos);
+  if (p.max_topk_val >= 0 && chosen > p.max_topk_val + reserved) chosen = p.max_topk_val + reserved;
+  if (chosen < reserved + 1) chosen = reserved + 1;
+  return {length, n, chosen < n ? chosen : n};
+}
+
+// Blocks that are scored, pieces of work that they make, and blocks in the list (of a Union: at most).
+__device__ int scored(const Plan &p, Budget b) { return b.sparse() ? b.n - p.bos - p.eos : 0; }
+__device__ int pieces(const Plan &p, Budget b) {
+  return (scored(p, b) + (1 << p.chunk_shift) - 1) >> p.chunk_shift;
+}
+__device__ int listed(const Plan &p, Budget b) {
+  return !b.sparse() || p.listed < 0 ? b.chosen : p.listed < b.n ? p.listed : b.n;
+}
+
+// a >= 0, b > 0, both below 2^24.
+__device__ int ceil_div(int a, int b) {
+  int q = (int)__fdividef((float)a, (float)b);
+  q -= q * b > a;
+  q -= q * b > a;
+  q += q * b < a;
+  q += q * b < a;
+  return q;
+}
+
+template <typename T>
+__device__ T warp_sum(T value) {
+  for (int lanes = 16; lanes; lanes >>= 1) value += __shfl_xor_sync(~0u, value, lanes);
+  return value;
+}
+
+__device__ long long block_sum(long long value) {
+  __shared__ long long sums[WARPS];
+  value = warp_sum(value);
+  __syncthreads();
+  if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = value;
+  __syncthreads();
+  value = 0;
+  for (int warp = 0; warp < WARPS; ++warp) value += sums[warp];
+  return value;
+}
+
+// values[i] becomes the sum of those before it; returns the sum of all. All threads, any count.
+__device__ int exclusive_sums(int *values, int count) {
+  __shared__ int sums[WARPS];
+  int each = (count + THREADS - 1) / THREADS, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  int first = min(count, (int)threadIdx.x * each), last = min(count, first + each), own = 0;
+  __syncthreads();
+  for (int i = first; i < last; ++i) own += values[i];
+  int before = own;
+  for (int lanes = 1; lanes < 32; lanes <<= 1) {
+    int left = __shfl_up_sync(~0u, before, lanes);
+    if (lane >= lanes) before += left;
+  }
+  if (lane == 31) sums[warp] = before;
+  __syncthreads();
+  int total = 0, lower = 0;
+  for (int i = 0; i < WARPS; ++i) {
+    if (i == warp) lower = total;
+    total += sums[i];
+  }
+  before += lower - own;
+  for (int i = first; i < last; ++i) {
+    int value = values[i];
+    values[i] = before;
+    before += value;
+  }
+  __syncthreads();
+  return total;
+}
+
+// Whether all of the step is read, because that is faster. All threads.
+__device__ bool crossed(const Plan &p) {
+  if (!p.crossover) return false;
+  long long all = 0, score = 0, read = 0;
+  for (int i = threadIdx.x; i < p.batch; i += THREADS) {
+    Budget b = budget(p, i);
+    all += b.n;
+    score += scored(p, b);
+    read += listed(p, b);
+  }
+  all = block_sum(all);
+  score = block_sum(score);
+  read = block_sum(read);
+  float dense = __fadd_rn(p.dense, __fmul_rn(p.dense_block, (float)all));
+  float sparse = __fadd_rn(__fadd_rn(p.sparse, __fmul_rn(p.score_block, (float)score)),
+                           __fmul_rn(p.chosen_block, (float)read));
+  return score > 0 && dense <= sparse;
+}
+
+// The length of a part, in blocks; `lists [batch]` blocks in each list, `total` in all. All threads.
+__device__ int part_length(const Plan &p, const int *lists, long long total) {
+  __shared__ long long best[CUTS];
+  int least = max(1, PART_TOKENS >> p.block_shift);
+  long long share = (total * p.heads + p.programs - 1) / p.programs;
+  for (int cut = threadIdx.x / 32; cut < CUTS; cut += WARPS) {
+    long long wanted = (share * (cut + 1) + 7) / 8;
+    int length = (int)(wanted < least ? least : wanted > p.blocks ? p.blocks + least : wanted);
+    int count = 0, longest = 0;
+    for (int i = threadIdx.x % 32; i < p.batch; i += 32) {
+      int own = ceil_div(lists[i], length);
+      count += own;
+      longest = max(longest, own ? ceil_div(lists[i], own) : 0);
+    }
+    count = warp_sum(count);
+    longest = __reduce_max_sync(~0u, longest);
+    if (threadIdx.x % 32 == 0) {
+      long long turns = ((long long)count * p.heads + p.programs - 1) / p.programs;
+      long long busy = turns * (((long long)longest << p.block_shift) + PART_COST);
+      best[cut] = count > p.room ? 1ll << 62 : busy << 6 | (CUTS - 1 - cut);
+    }
+  }
+  __syncthreads();
+  long long least_busy = best[0];
+  for (int cut = 1; cut < CUTS; ++cut) least_busy = min(least_busy, best[cut]);
+  long long wanted = (share * (CUTS - (least_busy & 63)) + 7) / 8;
+  return (int)(wanted < least ? least : wanted > p.blocks ? p.blocks + least : wanted);
+}
+
+// Counts, attention work, and what is counted over steps. `work [size + 1]`.
+__device__ void plan_requests(const Plan &p, int *work) {
+  bool dense = crossed(p);
+  long long all = 0, read = 0, list = 0, chunk = 0, sparse_rows = 0, dense_rows = 0, finished = 0;
+  for (int i = threadIdx.x; i < p.size; i += THREADS) {
+    Budget b = budget(p, i);
+    if (dense) b.chosen = b.n;
+    p.length[i] = b.length;
+    p.n[i] = b.n;
+    p.chosen[i] = b.chosen;
+    p.owner[i] = !p.requests ? i : i < p.batch ? (int)entry(p.requests, p.wide_requests, i) : 0;
+    work[i] = listed(p, b);
+    all += b.n;
+    list += work[i];
+    read += b.sparse() && p.listed >= 0 ? 0 : b.chosen;
+    chunk += pieces(p, b);
+    sparse_rows += b.sparse();
+    dense_rows += !b.sparse() && b.n > 0;
+    finished += b.length > 0 && b.length % (1 << p.block_shift) == 0;
+  }
+  all = block_sum(all);
+  list = block_sum(list);
+  read = block_sum(read);
+  chunk = block_sum(chunk);
+  sparse_rows = block_sum(sparse_rows);
+  dense_rows = block_sum(dense_rows);
+  finished = block_sum(finished);
+
+  int length = part_length(p, work, list);
+  for (int i = threadIdx.x; i < p.size; i += THREADS) work[i] = ceil_div(work[i], length);
+  int total = exclusive_sums(work, p.size);
+  if (threadIdx.x == 0) work[p.size] = total;
+  __syncthreads();
+  for (int i = threadIdx.x; i <= p.size; i += THREADS) p.part_first[i] = work[i];
+  for (int part = threadIdx.x; part < total; part += THREADS) {
+    int low = 0, high = p.size - 1;  // the last request that starts at `part` or before
+    while (low < high) {
+      int middle = (low + high + 1) / 2;
+      if (work[middle] <= part) low = middle; else high = middle - 1;
+    }
+    Budget b = budget(p, low);
+    if (dense) b.chosen = b.n;
+    long long blocks = listed(p, b), own = work[low + 1] - work[low], number = part - work[low];
+    int first = (int)(number * blocks / own), last = (int)((number + 1) * blocks / own);
+    p.parts[3 * part] = low;
+    p.parts[3 * part + 1] = first;
+    p.parts[3 * part + 2] = last - first;
+  }
+  if (threadIdx.x != 0) return;
+  *p.part_count = total;
+  *p.chunk_count = (int)chunk;
+  p.counts[STEPS] += 1;
+  p.counts[CROSSOVER_STEPS] += dense;
+  p.counts[BLOCKS_FINISHED] += finished * p.heads;
+  if (sparse_rows == 0) return;
+  p.counts[SPARSE_STEPS] += 1;
+  p.counts[ROWS_SPARSE] += sparse_rows * p.heads;
+  p.counts[ROWS_DENSE] += dense_rows * p.heads;
+  p.counts[BLOCKS_READ] += read * p.heads;
+  p.counts[BLOCKS_TOTAL] += all * p.heads;
+  p.counts[CHUNKS] += chunk * p.heads;
+}
+
+// `PLACES` places of the table of one request, from `first` on.
+__device__ void copy_table(const Plan &p, int request, int first) {
+  int n = blocks_of(p, length_of(p, request));
+  if (first >= n) return;
+  long long number = p.requests ? entry(p.requests, p.wide_requests, request) : request;
+  number = number < 0 ? 0 : number >= p.numbers ? p.numbers - 1 : number;
+  const int *slots = p.req_to_token + number * p.context;
+  int found[PLACES / THREADS];
+#pragma unroll
+  for (int i = 0; i < PLACES / THREADS; ++i) {
+    long long place = first + i * THREADS + threadIdx.x, token = place << p.block_shift;
+    found[i] = place < n && token < p.context ? __ldg(slots + token) >> p.block_shift : -1;
+  }
+  int rows = p.heads / p.share;
+  for (int row = request * rows; row < (request + 1) * rows; ++row) {
+#pragma unroll
+    for (int i = 0; i < PLACES / THREADS; ++i)
+      if (found[i] >= 0) p.table[(long long)row * p.blocks + first + i * THREADS + threadIdx.x] = found[i];
+  }
+}
+
+__global__ void __launch_bounds__(THREADS) plan(const __grid_constant__ Plan p) {
+  extern __shared__ int work[];
+  if (blockIdx.x == 0) return plan_requests(p, work);
+  int stretches = (p.blocks + PLACES - 1) / PLACES, units = stretches * p.batch;
+  if (p.req_to_token)
+    for (int unit = blockIdx.x - 1; unit < units; unit += gridDim.x - 1)
+      copy_table(p, unit % p.batch, unit / p.batch * PLACES);
+  if (crossed(p)) return;
+  for (int i = threadIdx.x; i < p.batch; i += THREADS) work[i] = pieces(p, budget(p, i));
+  int total = exclusive_sums(work, p.batch);
+  if (threadIdx.x == 0) work[p.batch] = total;
+  __syncthreads();
+  for (int unit = blockIdx.x - 1; unit < units; unit += gridDim.x - 1) {
+    int request = unit % p.batch, stretch = unit / p.batch;
+    int before = work[request], own = work[request + 1] - before;
+    for (int i = stretch * THREADS + threadIdx.x; i < own; i += stretches * THREADS)
+      reinterpret_cast<int2 *>(p.chunks)[before + i] = {request, p.bos + (i << p.chunk_shift)};
+  }
+}
+
+}  // namespace
+
+extern "C" int vortex_plan(const void *what, int multiprocessors, cudaStream_t stream) {
+  const Plan *p = static_cast<const Plan *>(what);
+  int units = (p->blocks + PLACES - 1) / PLACES * p->batch;
+  int most = 8 * multiprocessors;
+  plan<<<1 + (units < most ? units : most), THREADS, (p->size + 1) * sizeof(int), stream>>>(*p);
+  return cudaGetLastError();
+}

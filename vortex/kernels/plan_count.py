@@ -1,0 +1,46 @@
+"""What the two forms of the planner share: the limits of a plan, and what it counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+PART_TOKENS = 128
+"""Attention work is not cut into parts of fewer tokens."""
+PART_COST = 64
+"""What a part costs beside its tokens, in tokens: its partial result is written, read and merged."""
+CUTS = 32
+"""How many lengths of a part are compared: eighths of the even share of a program."""
+MOST_REQUESTS = 8192
+
+
+class Count(IntEnum):
+    """Places of `Planner.counts`. Blocks are summed over kv heads, not over layers; steps without a sparse
+    request count as steps, and their finished blocks, and nothing else."""
+
+    STEPS = 0
+    SPARSE_STEPS = 1
+    ROWS_SPARSE = 2
+    ROWS_DENSE = 3
+    BLOCKS_READ = 4
+    """Of a Union only those of dense rows: the others are known when a layer has chosen."""
+    BLOCKS_TOTAL = 5
+    CHUNKS = 6
+    BLOCKS_FINISHED = 7
+    CROSSOVER_STEPS = 8
+    """Steps made dense because that is faster."""
+    UNION_READ = 9
+    """Blocks that sparse rows of a Union read, over layers too."""
+
+
+@dataclass(frozen=True)
+class Crossover:
+    """When to read everything: a step is dense if `dense + dense_block * n` is at most `sparse + score_block
+    * scored + chosen_block * read`, in microseconds a layer, where n, scored and read are sums of blocks over
+    the requests of the step. float32, in this order of operations."""
+
+    dense: float
+    dense_block: float
+    sparse: float
+    score_block: float
+    chosen_block: float
