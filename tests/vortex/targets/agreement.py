@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from tests.vortex.targets.generated import Batch, Case
-from tests.vortex.targets.tolerance import ATTENTION, FLOOR, OFF, RESULTS, SAMPLES, Range, Unsteady
+from tests.vortex.targets.judge import attended, same
+from tests.vortex.targets.tolerance import FLOOR, OFF, RESULTS, SAMPLES, Range, Unsteady
 from vortex.runtime.attention import Workspace
 from vortex.runtime.dtypes import rounded
 from vortex.runtime.plan import BlockList, Plan, Quota, SparseRows, make_plan
@@ -92,7 +93,7 @@ class _Check:
         self.case, self.device = case, device
         self.batch = case.batch(CPU)
         self.batch_there = self.batch if device == CPU else case.batch(device)
-        self.scale = _scale(self.batch)
+        self.scale = logit_scale(self.batch)
         self.reference, self.target = get_target("reference"), get_target(target)
         graph, at = case.graph, case.geometry
         self.right = _Side(case, self.batch, self.reference.program(graph, at, case.dtype))
@@ -222,14 +223,8 @@ class _Check:
         self._attended("dense attention", out[0], out[1], self.batch.q[number][torch.from_numpy(ids)])
 
     def _attended(self, what: str, found: torch.Tensor, right: torch.Tensor, q: torch.Tensor) -> None:
-        """A relative change of a logit by u changes a weight by a factor of exp(u |logit|) at most."""
-        keys, value = self.batch.pool.k.float(), float(self.batch.pool.v.float().abs().max())
-        logit = self.scale * float((q.float().flatten(0, 1) @ keys.T).abs().max())
-        allowed = ATTENTION[self.case.stored] * (1 + logit) * value
-        worst = float((found.float().cpu() - right.float()).abs().max())
-        self.verdict.attention = max(self.verdict.attention, worst / allowed)
-        assert worst <= allowed, f"{what}: off by {worst}, allowed {allowed}"
-        assert found.dtype == right.dtype
+        used = attended(what, found, right, q, self.batch.pool, self.scale, self.case.stored)
+        self.verdict.attention = max(self.verdict.attention, used)
 
     def _sides(self) -> Sequence[_Side]:
         return (self.right, self.exact, *self.changed)
@@ -247,14 +242,7 @@ class _Check:
             self._same(f"{name} {when}, by the reference", getattr(self.right.layer, kind)[name], allowed)
 
     def _same(self, what: str, found: torch.Tensor, allowed: Range) -> None:
-        outside = allowed.outside(found)
-        if outside.any():
-            at = tuple(int(index) for index in outside.nonzero()[0])
-            low, exact, high = (float(x[at]) for x in (allowed.low, allowed.exact, allowed.high))
-            raise AssertionError(
-                f"{self.target.name}: {what}: {int(outside.sum())} of {outside.numel()} numbers are off; at "
-                f"{list(at)} {float(found[at])!r} for {exact!r}, allowed {low!r} to {high!r}"
-            )
+        same(f"{self.target.name}: {what}", found, allowed)
 
     def _count(self, allowed: Range, found: torch.Tensor) -> None:
         verdict, exact = self.verdict, allowed.exact
@@ -270,7 +258,7 @@ class _Check:
             self.verdict.ties += bool((scores[row, list(blocks), None] == scores[row, rest]).any())
 
 
-def _scale(batch: Batch) -> float:
+def logit_scale(batch: Batch) -> float:
     """Of logits, for attention: keeps them small, whatever the size of the numbers."""
     spread = float(batch.pool.k.float().std() * batch.q.float().std())
     return float(batch.pool.head_dim**-0.5 / spread)
