@@ -208,16 +208,26 @@ def test_max_seq_lens(engine: Any) -> None:
     assert "is below the engine's 640 tokens" in refused(engine, max_seq_lens=320)
 
 
+def test_dense_crossover(engine: Any, model: PreTrainedModel) -> None:
+    """Dense is faster on some GPUs for some steps; a CPU has no measured crossover."""
+    answer, counted = run(engine, dense_crossover=False)
+    check(model, answer)
+    assert counted == run(engine, dense_crossover=True)[1]
+    assert (counted.sparse_steps, counted.crossover_steps) == (STEPS, 0)
+
+
 def test_attention_backend(engine: Any) -> None:
     said = refused(engine, attention_backend="trtllm")
-    assert said == "vortex_attention_backend: 'trtllm' is not supported: there is no block-table kernel yet"
+    assert said == "vortex_attention_backend: 'trtllm' is not supported: the torch target has no such kernel"
 
 
 def test_impl_backend(engine: Any) -> None:
     said = refused(engine, impl_backend="cuda")
-    assert said == "vortex_impl_backend: 'cuda' is not supported: there are no CUDA kernels yet"
+    assert said == (
+        "vortex_impl_backend: 'cuda' is not supported: kernels are generated in Triton; use 'triton'"
+    )
 
 
 def test_use_tensor_core(engine: Any) -> None:
     said = refused(engine, use_tensor_core=True)
-    assert said == "vortex_use_tensor_core: True is not supported: there are no generated kernels yet"
+    assert said == "vortex_use_tensor_core: True is not supported: the torch target generates no kernels"

@@ -11,7 +11,15 @@ import pytest
 from vortex.config import VortexConfig
 from vortex.engine.sgl.model_shape import read_shape
 from vortex.engine.sgl.refused import ENVIRONMENT, OPTIONS, PACKED_KV_DTYPES
-from vortex.engine.sgl.rules import attention_ranks, engine_errors, flow_errors, remarks, size_errors
+from vortex.engine.sgl.rules import (
+    attention_ranks,
+    config_errors,
+    engine_errors,
+    flow_errors,
+    remarks,
+    size_errors,
+)
+from vortex.engine.sgl.target import VARIABLE
 from vortex.errors import ConfigError
 from vortex.flow import load_graph
 
@@ -140,3 +148,31 @@ def test_models_without_the_shape_of_a_decoder(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=part):
             read_shape(model(tmp_path, config))
+
+
+def test_cuda_graphs_where_kernels_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = {"cuda_graph_config": {"prefill": {"backend": "full"}}}
+    for engine in ({"cuda_graph_backend_decode": "full"}, {"cuda_graph_config": {"decode": {"max_bs": 8}}}):
+        assert list(engine_errors(engine)) == []
+        (error,) = engine_errors({**engine, "device": "cpu"})
+        assert "the torch target plans on the host, so CUDA graphs are off" in error.message
+        monkeypatch.setenv(VARIABLE, "torch")
+        assert list(engine_errors(engine)) == list(engine_errors({**engine, "device": "cuda"})) == [error]
+        monkeypatch.delenv(VARIABLE)
+    (error,) = engine_errors(whole)
+    assert error.key == "cuda_graph_config"
+    assert "summaries of a prompt are made between the graphs" in error.message
+    monkeypatch.setenv(VARIABLE, "cuda")
+    with pytest.raises(ConfigError, match="VORTEX_TARGET: unknown target 'cuda'"):
+        list(engine_errors(whole))
+
+
+def test_fields_that_only_kernels_honour() -> None:
+    config = VortexConfig(use_tensor_core=True)
+    assert list(config_errors(config, "triton")) == []
+    (error,) = config_errors(config, "torch")
+    assert error.key == "vortex_use_tensor_core"
+    for target in ("triton", "torch"):
+        (error,) = config_errors(VortexConfig(impl_backend="cuda"), target)
+        assert error.key == "vortex_impl_backend"
+        assert "kernels are generated in Triton; use 'triton'" in error.message

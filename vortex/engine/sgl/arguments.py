@@ -14,6 +14,7 @@ from vortex.engine.sgl.check_engine_config import inspect_options
 from vortex.engine.sgl.model_shape import ModelShape
 from vortex.engine.sgl.options import EXPLICIT, PREFIX, SWITCH
 from vortex.engine.sgl.rank import KEY
+from vortex.engine.sgl.target import device_of, runs_graphs
 from vortex.errors import ConfigError
 from vortex.flow.verify import GRAPH_ONLY
 
@@ -43,8 +44,11 @@ def for_sglang(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _changes(config: VortexConfig, engine: Mapping[str, Any], model: ModelShape | None) -> dict[str, Any]:
-    changes: dict[str, Any] = {"disable_cuda_graph": True}
-    logger.warning("vortex: CUDA graphs are off, the torch target plans on the host")
+    changes: dict[str, Any] = {}
+    if not runs_graphs(engine):
+        changes["disable_cuda_graph"] = True
+        if device_of(engine) == "cuda":
+            logger.warning("vortex: CUDA graphs are off, the torch target plans on the host")
     if engine.get("page_size") is None:
         changes["page_size"] = config.block_size
     if engine.get("attention_backend") == rules.MLA_NAME:

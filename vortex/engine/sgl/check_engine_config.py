@@ -17,6 +17,7 @@ from vortex.config import VortexConfig
 from vortex.engine.sgl import rules
 from vortex.engine.sgl.model_shape import ModelShape, read_shape
 from vortex.engine.sgl.options import EXPLICIT, PREFIX, SWITCH, Problem, split
+from vortex.engine.sgl.target import device_of, target_name
 from vortex.errors import ConfigError, VortexError
 from vortex.flow import FlowBase, build_vflow, load_graph, trace_flow
 from vortex.flow.verify import BLOCK_SIZES, CompileReport, VerifyError, read_flow, verify_flow_compilable
@@ -112,7 +113,7 @@ def settings(options: Mapping[str, Any], folder: Path = Path(), *, needs_name: b
         model = _model(found.engine, folder)
     except ConfigError as error:
         errors.append(Problem("model_path", str(error)))
-    errors += rules.config_errors(config)
+    errors += rules.config_errors(config, target_name(device_of(found.engine)))
     errors += rules.size_errors(config, found.engine, model)
     warnings = tuple(rules.remarks(config, found.engine, model))
     return replace(report, config=config, model=model, errors=tuple(errors), warnings=warnings)

@@ -26,6 +26,8 @@ class EngineCounters(BaseModel):
     decode_steps: int = 0
     sparse_steps: int = 0
     """Decode steps in which some request was sparse."""
+    crossover_steps: int = 0
+    """Steps that the policy made sparse and that ran densely, being faster so: `dense_crossover`."""
     rows_sparse: int = 0
     rows_dense: int = 0
     blocks_read: int = 0

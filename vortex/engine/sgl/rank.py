@@ -12,10 +12,11 @@ import torch
 from vortex.config import VortexConfig
 from vortex.engine.sgl import rules
 from vortex.engine.sgl.counters import EngineCounters
-from vortex.engine.sgl.deployed import Deployed, check_block_size, summary_bytes
+from vortex.engine.sgl.deployed import Deployed, Room, check_block_size, summary_bytes
 from vortex.engine.sgl.model_shape import shape_of
 from vortex.engine.sgl.options import PREFIX, Problem
 from vortex.engine.sgl.plain_attention import layer_faults
+from vortex.engine.sgl.target import KERNELS, target_name
 from vortex.errors import ConfigError
 from vortex.graph.geometry import Geometry
 from vortex.graph.model import FlowGraph
@@ -71,6 +72,7 @@ class SparseRank:
     def __init__(self, runner: Any, config: VortexConfig) -> None:
         if runner.is_hybrid_swa or runner.sliding_window_size is not None:
             raise ConfigError("the model has layers with a sliding window: they are not supported")
+        self.target = target_name(torch.device(runner.device).type)
         self.page_size = int(runner.page_size)
         self.shape = RankShape.of(runner.model_config, runner.use_mla_backend, ranks())
         self.model = shape_of(runner.model_config.hf_config.to_dict())
@@ -81,7 +83,7 @@ class SparseRank:
         """Numbers for requests that are kept apart: a user may choose their ids."""
         self.deployed: Deployed | None = self._made(config)
         self.candidate: Deployed | None = None
-        """What `deploy` is about to go on with."""
+        """What `deploy` is about to go on with, and then what it had."""
         if self.deployed.saved and not runner.server_args.disable_radix_cache:
             _raise(rules.flow_errors(self.deployed.graph, {"disable_radix_cache": False}, None))
         self._fill_contexts(config, self.deployed.graph)
@@ -90,6 +92,16 @@ class SparseRank:
     def keeps_apart(self) -> bool:
         """Whether requests must not share cached prefixes, though the engine has a prefix cache."""
         return self.deployed is not None and bool(self.deployed.saved)
+
+    @property
+    def plans_on_host(self) -> bool:
+        return self.target != KERNELS
+
+    @property
+    def decodes_alone(self) -> bool:
+        """Whether no layer of a decode step is ever left to the dense backend."""
+        found = self.deployed
+        return found is not None and not self.plans_on_host and found.layers.keys() == self.pools.keys()
 
     def prepare(self, config: VortexConfig | None) -> None:
         """Make `config` (None: dense) the candidate, and summarise for it what is cached. Raises VortexError,
@@ -100,21 +112,22 @@ class SparseRank:
             found.summarise_all()
         self.candidate = found
 
+    def switch(self) -> None:
+        """Go on with the candidate; what ran until now is the candidate then. Another call takes it back."""
+        self.deployed, self.candidate = self.candidate, self.deployed
+        if self.deployed is not None:
+            self._fill_contexts(self.deployed.config, self.deployed.graph)
+
     def drop(self) -> None:
         """Free the candidate."""
+        if self.candidate is not None and self.runner.device == "cuda":
+            torch.cuda.synchronize()  # its buffers may be in use on a stream that the allocator ignores
         self.candidate = None
-
-    def switch(self) -> None:
-        """Go on with the candidate."""
-        found, self.candidate = self.candidate, None
-        if found is not None:
-            self._fill_contexts(found.config, found.graph)
-        self.deployed = found
 
     def _made(self, config: VortexConfig) -> Deployed:
         engine = {"page_size": self.page_size, "disable_radix_cache": True}
         engine["enable_mixed_chunk"] = self.runner.server_args.enable_mixed_chunk
-        _raise(rules.config_errors(config), rules.size_errors(config, engine, self.model))
+        _raise(rules.config_errors(config, self.target), rules.size_errors(config, engine, self.model))
         context = int(self.runner.model_config.context_len)
         if 0 < config.max_seq_lens < context:
             raise ConfigError(
@@ -127,8 +140,15 @@ class SparseRank:
         skipped = set(config.layers_skip or ())
         _raise(self._layer_errors(skipped))
         pools = {index: pool for index, pool in self.pools.items() if index not in skipped}
-        slots = self.runner.req_to_token_pool.req_to_token.shape[0]
-        return Deployed(config, graph, geometry, pools, self.shape.heads, self.page_size, slots)
+        room = Room(
+            requests=self.runner.req_to_token_pool.req_to_token.shape[0],
+            heads=self.shape.heads,
+            page_size=self.page_size,
+            context=context,
+            dtype=self.runner.dtype,
+            device=self.runner.req_to_token_pool.req_to_token.device,
+        )
+        return _kind(self.target)(config, graph, geometry, pools, room)
 
     def _layer_errors(self, skipped: Set[int]) -> Iterator[Problem]:
         """What layers of the loaded model ask of attention that decode through blocks does not do."""
@@ -174,6 +194,16 @@ class SparseRank:
     def _whole_pages(self, stored: torch.Tensor) -> torch.Tensor:
         whole = stored[: stored.shape[0] // self.page_size * self.page_size]
         return whole.squeeze(1) if whole.shape[1] == 1 else whole
+
+
+def _kind(target: str) -> type[Deployed]:
+    if target == KERNELS:
+        from vortex.engine.sgl.on_device import DeviceDeployed
+
+        return DeviceDeployed
+    from vortex.engine.sgl.on_host import HostDeployed
+
+    return HostDeployed
 
 
 @dataclass(frozen=True)

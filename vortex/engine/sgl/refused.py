@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vortex.engine.sgl.options import Problem
+from vortex.engine.sgl.target import runs_graphs
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ _LAYOUT = "blocks are read from one buffer a layer, [tokens, kv heads, head_dim]
 _BACKENDS = "it runs several attention backends at once, and a decode step has one plan"
 _UNSEEN = "nothing asks its schedulers whether they are sparse"
 _GRAPHS = "the torch target plans on the host, so CUDA graphs are off"
+_WHOLE_PREFILL = "summaries of a prompt are made between the graphs of its layers"
 _PACKED = "keys are packed with scales of their own, which summaries are not made from"
 
 OPTIONS = (
@@ -58,11 +60,19 @@ OPTIONS = (
         "its verification steps are dense, so nothing would be sparse",
         fine=(),
     ),
-    Refused("cuda_graph_config", _GRAPHS, fine=()),
-    Refused("cuda_graph_backend_decode", _GRAPHS, fine=()),
-    Refused("cuda_graph_backend_prefill", _GRAPHS, fine=()),
+    Refused(
+        "cuda_graph_backend_prefill",
+        _WHOLE_PREFILL,
+        "use breakable",
+        ("breakable", "tc_piecewise", "disabled"),
+    ),
+    Refused("enable_torch_compile", "it would trace attention, which launches kernels of its own"),
     Refused("enable_pdmux", _BACKENDS),
     Refused("enable_two_batch_overlap", _BACKENDS),
+)
+WITHOUT_GRAPHS = tuple(
+    Refused(name, _GRAPHS, fine=("disabled",))
+    for name in ("cuda_graph_config", "cuda_graph_backend_decode", "cuda_graph_backend_prefill")
 )
 KV_DTYPES = ("auto", "bf16", "bfloat16", "fp8_e4m3", "fp8_e5m2")
 PACKED_KV_DTYPES = ("mxfp8", "nvfp4", "fp4_mx_block16", "fp4_e2m1")
@@ -78,13 +88,21 @@ ENVIRONMENT = (
 
 def refused_options(engine: Mapping[str, Any]) -> Iterator[Problem]:
     """What is refused of an engine's arguments and of this process's environment."""
-    for rule in OPTIONS:
+    for rule in OPTIONS if runs_graphs(engine) else (*OPTIONS, *WITHOUT_GRAPHS):
         value = engine.get(rule.name)
         if value is not None and value not in rule.fine:
             yield rule.problem(value)
+    prefill = _part(engine.get("cuda_graph_config"), "prefill")
+    if _part(prefill, "backend") == "full":
+        yield Refused("cuda_graph_config", _WHOLE_PREFILL, "use breakable for prefill").problem("full")
     if engine.get("kv_cache_dtype") in PACKED_KV_DTYPES:
         packed = Refused("kv_cache_dtype", _PACKED, f"use one of {', '.join(KV_DTYPES)}")
         yield packed.problem(engine["kv_cache_dtype"])
     for rule in ENVIRONMENT:
         if os.environ.get(rule.name, "").lower() in ("true", "1", "yes", "y"):  # as SGLang reads it
             yield rule.problem(os.environ[rule.name])
+
+
+def _part(config: Any, name: str) -> Any:
+    """A member of SGLang's graph settings, which are an object or what JSON makes of one."""
+    return config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)

@@ -13,6 +13,7 @@ from vortex.config import VortexConfig
 from vortex.engine.sgl.model_shape import ModelShape
 from vortex.engine.sgl.options import PREFIX, Problem
 from vortex.engine.sgl.refused import KV_DTYPES, PACKED_KV_DTYPES, refused_options
+from vortex.engine.sgl.target import KERNELS
 from vortex.errors import ConfigError, PolicyError, unknown
 from vortex.graph.model import FlowGraph, Format
 from vortex.ops import find_op
@@ -54,9 +55,9 @@ def engine_errors(engine: Mapping[str, Any]) -> Iterator[Problem]:
     yield from refused_options(given)
 
 
-def config_errors(config: VortexConfig) -> Iterator[Problem]:
-    """What is wrong with a config wherever it runs: unsupported values, a policy that does not compile."""
-    yield from unsupported(config)
+def config_errors(config: VortexConfig, target: str) -> Iterator[Problem]:
+    """What is wrong with a config for whatever model: unsupported values, a policy that does not compile."""
+    yield from unsupported(config, target)
     if config.schedule_policy is None:
         return
     from vortex.budget.compiled import policy_of
@@ -167,13 +168,19 @@ def is_size(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def unsupported(config: VortexConfig) -> Iterator[Problem]:
+def unsupported(config: VortexConfig, target: str) -> Iterator[Problem]:
     """Values of fields that this version cannot honour."""
     if config.impl_backend == "cuda":
-        yield Problem(f"{PREFIX}impl_backend", "'cuda' is not supported: there are no CUDA kernels yet")
+        yield Problem(
+            f"{PREFIX}impl_backend", "'cuda' is not supported: kernels are generated in Triton; use 'triton'"
+        )
+    if target == KERNELS:
+        return
     if config.use_tensor_core:
-        yield Problem(f"{PREFIX}use_tensor_core", "True is not supported: there are no generated kernels yet")
+        yield Problem(
+            f"{PREFIX}use_tensor_core", f"True is not supported: the {target} target generates no kernels"
+        )
     if config.attention_backend == "trtllm":
         yield Problem(
-            f"{PREFIX}attention_backend", "'trtllm' is not supported: there is no block-table kernel yet"
+            f"{PREFIX}attention_backend", f"'trtllm' is not supported: the {target} target has no such kernel"
         )

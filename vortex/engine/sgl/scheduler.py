@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from vortex.config import VortexConfig
+from vortex.engine.sgl.graphs import recapture
 from vortex.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,19 +26,19 @@ def rank_of(scheduler: Any) -> SparseRank | None:
 def deploy(self: Any, settings: str | None = None) -> None:
     """A method of SGLang's Scheduler, called on every rank by `control.deploy`. All ranks go on with the new
     flow, or all with the old one. Raises ConfigError."""
-    failed = None
-    try:
-        _prepare(self, settings)
-    except Exception as error:
-        failed = f"{type(error).__name__}: {error}" if not isinstance(error, ConfigError) else str(error)
-    reasons = [reason for reason in _gather(self, failed) if reason is not None]
-    rank = rank_of(self)
-    if reasons:
-        if rank is not None:
-            rank.drop()
-        raise ConfigError(reasons[0])
-    assert rank is not None
-    rank.switch()
+    rank, runner = rank_of(self), self.tp_worker.model_runner
+    failed = _failed(self, lambda: _prepare(self, settings))
+    if failed is None:
+        assert rank is not None
+        rank.switch()
+        failed = _failed(self, lambda: recapture(runner))
+        if failed is not None:
+            rank.switch()
+            recapture(runner)
+    if rank is not None:
+        rank.drop()
+    if failed is not None:
+        raise ConfigError(failed)
 
 
 def keep_apart(scheduler: Any, recv_req: Any) -> None:
@@ -57,11 +59,16 @@ def _prepare(scheduler: Any, settings: str | None) -> None:
     rank.prepare(None if settings is None else VortexConfig.model_validate_json(settings))
 
 
-def _gather(scheduler: Any, failed: str | None) -> list[str | None]:
-    """What went wrong on each rank."""
+def _failed(scheduler: Any, act: Callable[[], None]) -> str | None:
+    """What went wrong with `act`, which all ranks do together, on the first rank where it did."""
     import torch.distributed
 
+    failed = None
+    try:
+        act()
+    except Exception as error:
+        failed = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
     group = scheduler.tp_group.cpu_group
     reasons: list[str | None] = [None] * torch.distributed.get_world_size(group)
     torch.distributed.all_gather_object(reasons, failed, group=group)
-    return reasons
+    return next((reason for reason in reasons if reason is not None), None)

@@ -1,0 +1,87 @@
+"""Decode steps that generated kernels run: planned on the device, so that CUDA graphs hold their layers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from vortex.engine.sgl.counters import EngineCounters
+from vortex.engine.sgl.deployed import Deployed, Room
+from vortex.engine.sgl.target import KERNELS
+from vortex.runtime.decode import DeviceDecode, step_size
+from vortex.runtime.pool import KVPool
+
+if TYPE_CHECKING:
+    from vortex.config import VortexConfig
+    from vortex.graph.geometry import Geometry
+    from vortex.graph.model import FlowGraph
+
+logger = logging.getLogger(__name__)
+
+
+class DeviceDeployed(Deployed):
+    """See `Deployed`. Serves every decode step, dense requests included, and its buffers are those of the
+    largest one; CUDA graphs of all batch sizes share them."""
+
+    target = KERNELS
+
+    def __init__(
+        self,
+        config: VortexConfig,
+        graph: FlowGraph,
+        geometry: Geometry,
+        pools: Mapping[int, KVPool],
+        room: Room,
+    ) -> None:
+        super().__init__(config, graph, geometry, pools, room)
+        size = step_size(
+            graph,
+            geometry,
+            config,
+            requests=room.requests,
+            heads=room.heads,
+            tokens=room.context,
+            share=room.heads,
+            device=room.device,
+        )
+        self.runs = DeviceDecode(graph, geometry, config, self.layers, size, room.device)
+        value_dim = geometry.kv_lora_rank or geometry.head_dim
+        shape = room.requests, room.heads * geometry.group, value_dim
+        self.out = torch.zeros(shape, dtype=room.dtype, device=room.device)
+        """Of every layer in turn. Rows of padding keep numbers of earlier steps: the model reads them."""
+        self.prompt_blocks = torch.zeros((), dtype=torch.int64, device=room.device)
+
+    def plan(self, batch: Any, requests: int, req_to_token: torch.Tensor) -> bool:
+        self.runs.plan(batch.seq_lens[:requests], batch.req_pool_indices[:requests], req_to_token)
+        self.counters.decode_steps += requests > 0
+        return True
+
+    def attend(self, layer_id: int, q: torch.Tensor, scale: float) -> torch.Tensor:
+        return self.runs.attend(layer_id, q, scale, self.out[: len(q)])
+
+    def finished_blocks(self, slots: torch.Tensor, requests: int) -> torch.Tensor | None:
+        """As many ids as there can be, so that nothing waits for the device."""
+        most = len(slots) // self.block_size + requests
+        ends = (slots + 1) % self.block_size == 0
+        place = torch.where(ends, ends.cumsum(0) - 1, most)
+        found = slots.new_zeros(most + 1).scatter_(0, place, slots // self.block_size)
+        self.prompt_blocks += ends.sum()
+        return self.ids_of(found[:most])
+
+    def summarise(self, layer_id: int, blocks: torch.Tensor) -> None:
+        self.runs.summarize(layer_id, blocks)
+
+    def summarise_all(self) -> None:
+        for index, layer in self.layers.items():
+            self.runs.summarize(index, slice(0, self.blocks_of(layer)))
+
+    def report(self) -> EngineCounters:
+        if self.room.device.type == "cuda":
+            torch.cuda.synchronize(self.room.device)  # steps run on a stream of their own
+        counted = self.runs.counts()
+        summarised = int(self.prompt_blocks) * self.heads * len(self.layers) + counted["blocks_summarised"]
+        changes = {"decode_steps": self.counters.decode_steps, "blocks_summarised": summarised}
+        return EngineCounters.model_validate({**self.counters.model_dump(), **counted, **changes})
