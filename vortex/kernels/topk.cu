@@ -1,0 +1,445 @@
+// Block selection: for every sparse row the k best scores of the places [bos, n - eos), as a list of block
+// ids in ascending place order between the reserved blocks. Exact radix selection: ties go to the lower
+// place, NaN comes last.
+//
+// Scores become integer keys of the same order. A first pass counts keys in bins that end at the row's
+// largest key and are fine enough to decide most rows; further passes split the bin that holds the k-th
+// key. Then one pass in place order writes the list. A block of threads, or a cluster of them for a long
+// row, holds the keys of a row in registers, so that scores are read once.
+//
+// Compiled once per kind of scores, with SCORE (float, __half or __nv_bfloat16) and SELECTIONS (1, or 2
+// whose union is listed) defined.
+
+#include <cooperative_groups.h>
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+namespace {
+
+namespace cg = cooperative_groups;
+using u32 = unsigned;
+using u64 = unsigned long long;
+
+constexpr u32 ALL = 0xFFFFFFFFu;
+constexpr int DIGIT = 11, BINS = 1 << DIGIT;
+
+// What a launch works on. Without a table, places are listed, without the reserved ones, and `chosen` is k.
+struct Step {
+    const int *seq_len, *n, *chosen, *table;
+    int *lists, *tokens;
+    int rows, heads, share, blocks, table_width, list_width, block_size, bos, eos;
+    int quotas[2];     // blocks of each selection; -1: as many as the plan says
+    double tolerance;  // share of a selection that may be wrong
+};
+
+// Keys of one 16-byte load. A larger key is a better score, 1 is NaN, 0 is no score.
+template <typename Score> struct Keys;
+
+template <> struct Keys<float> {
+    static constexpr int BITS = 32, COUNT = 4;
+    static constexpr int COARSE = 15;  // low bits that the first pass leaves out: its bins span 8 binades
+    static __device__ u32 word(u32 bits) {
+        bits = __float_as_uint(__uint_as_float(bits) + 0.0f);  // -0.0 to 0.0, any NaN to 0x7FFFFFFF
+        return (bits ^ (u32(int(bits) >> 31) | 0x80000000u)) + 2;
+    }
+    static __device__ u32 get(const uint4& keys, int i) { return (&keys.x)[i]; }
+    static __device__ u32 largest(const uint4& keys) { return max(max(keys.x, keys.y), max(keys.z, keys.w)); }
+    static __device__ void put(uint4& bits, int i, float score) { (&bits.x)[i] = __float_as_uint(score); }
+    static __device__ void drop(uint4& keys, int i) { (&keys.x)[i] = 0; }
+};
+
+// 16-bit keys, two in a word.
+template <u32 (*WithoutSignOfZero)(u32)> struct PairKeys {
+    static constexpr int BITS = 16, COUNT = 8, COARSE = 0;
+    static __device__ u32 word(u32 bits) {
+        bits = WithoutSignOfZero(bits);
+        u32 negative;
+        asm("prmt.b32 %0, %1, %1, 0xBB99;" : "=r"(negative) : "r"(bits));
+        return __vadd2(bits ^ (negative | 0x80008000u), 0x00020002u);
+    }
+    static __device__ u32 get(const uint4& keys, int i) { return (&keys.x)[i / 2] >> i % 2 * 16 & 0xFFFF; }
+    static __device__ u32 largest(const uint4& keys) {
+        u32 pair = __vmaxu2(__vmaxu2(keys.x, keys.y), __vmaxu2(keys.z, keys.w));
+        return max(pair >> 16, pair & 0xFFFF);
+    }
+    template <typename Score> static __device__ void put(uint4& bits, int i, Score score) {
+        (&bits.x)[i / 2] |= u32(*reinterpret_cast<unsigned short*>(&score)) << i % 2 * 16;
+    }
+    static __device__ void drop(uint4& keys, int i) { (&keys.x)[i / 2] &= i % 2 ? 0xFFFF : 0xFFFF0000; }
+};
+
+__device__ u32 plus_zero_bf16(u32 bits) {
+    asm("{.reg .b32 zero; mov.b32 zero, 0; add.rn.bf16x2 %0, %0, zero;}" : "+r"(bits));
+    return bits;
+}
+
+__device__ u32 plus_zero_half(u32 bits) {
+    asm("{.reg .b32 zero; mov.b32 zero, 0; add.rn.f16x2 %0, %0, zero;}" : "+r"(bits));
+    return bits;
+}
+
+template <> struct Keys<__nv_bfloat16> : PairKeys<plus_zero_bf16> {};
+template <> struct Keys<__half> : PairKeys<plus_zero_half> {};
+
+using K = Keys<SCORE>;
+
+// The scores of a row at places [first, last), dealt out so that a warp has a run of places: vector j of a
+// lane is 32 j after its first, `start`.
+template <int HELD> struct Row {
+    const SCORE* scores;
+    int first, last, start, vectors;
+    bool aligned;
+    uint4 held[HELD ? HELD : 1];
+
+    __device__ Row(const SCORE* scores, int first, int last, int start, int vectors)
+        : scores(scores), first(first), last(last), start(start), vectors(vectors) {
+        aligned = reinterpret_cast<size_t>(scores) % sizeof(uint4) == 0;
+        if constexpr (HELD > 0) {
+#pragma unroll
+            for (int j = 0; j < HELD; ++j) held[j] = load(j);
+        }
+    }
+
+    __device__ int place(int j) const { return (start + 32 * j) * K::COUNT; }
+
+    __device__ uint4 load(int j) const {
+        const int at = place(j);
+        const bool whole = at >= first && at + K::COUNT <= last;
+        uint4 keys = {0, 0, 0, 0};
+        if (at >= last || at + K::COUNT <= first) return keys;
+        if (whole && aligned) {
+            keys = *reinterpret_cast<const uint4*>(scores + at);
+        } else {
+#pragma unroll
+            for (int i = 0; i < K::COUNT; ++i)
+                if (at + i >= first && at + i < last) K::put(keys, i, scores[at + i]);
+        }
+        keys = {K::word(keys.x), K::word(keys.y), K::word(keys.z), K::word(keys.w)};
+        if (!whole) {
+#pragma unroll
+            for (int i = 0; i < K::COUNT; ++i)
+                if (at + i < first || at + i >= last) K::drop(keys, i);
+        }
+        return keys;
+    }
+
+    __device__ uint4 vector(int j) const {
+        if constexpr (HELD > 0) return held[j];
+        return load(j);
+    }
+};
+
+// f(j) for every vector of a lane.
+template <int HELD, typename F> __device__ void for_vectors(int vectors, F f) {
+    if constexpr (HELD > 0) {
+#pragma unroll
+        for (int j = 0; j < HELD; ++j) f(j);
+    } else {
+        for (int j = 0; j < vectors; ++j) f(j);
+    }
+}
+
+template <int HELD, typename F> __device__ void for_keys(const Row<HELD>& row, F f) {
+    for_vectors<HELD>(row.vectors, [&](int j) {
+        const uint4 keys = row.vector(j);
+#pragma unroll
+        for (int i = 0; i < K::COUNT; ++i) f(K::get(keys, i));
+    });
+}
+
+// The bin that holds the k-th key: which, how many of it are wanted, how many it has (0: no such bin).
+struct Bin {
+    u32 index, need, size;
+};
+
+struct Shared {
+    u32 bins[2][BINS];
+    u32 largest[32], totals[32];
+    uint2 counts[32];
+    Bin found;
+    int until;
+};
+
+// Keys above `upper` are chosen, and `need` of those from `lower` to `upper`, by place; or of a union, those
+// at places before `until`.
+struct Threshold {
+    u32 lower, upper, need;
+    int until;
+};
+
+// The threads that share a row: a block, or a cluster of blocks.
+template <int THREADS, bool CLUSTER> struct Team {
+    static constexpr int WARPS = THREADS / 32, OWN = BINS / THREADS;
+    Shared& shared;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    int rank = 0, ranks = 1;
+    int turn = 0;  // which bins are being filled; the others are all zero or about to be
+
+    __device__ Team(Shared& shared) : shared(shared) {
+        if constexpr (CLUSTER) rank = cg::this_cluster().block_rank(), ranks = cg::this_cluster().num_blocks();
+        for (int i = threadIdx.x; i < BINS; i += THREADS) shared.bins[0][i] = 0;
+    }
+
+    __device__ void sync() const {
+        if constexpr (CLUSTER) cg::this_cluster().sync();
+        else __syncthreads();
+    }
+
+    __device__ Shared& peer(int other) const {
+        if constexpr (CLUSTER) return *cg::this_cluster().map_shared_rank(&shared, other);
+        return shared;
+    }
+
+    __device__ u32 largest(u32 mine) const {
+        mine = __reduce_max_sync(ALL, mine);
+        if (lane == 0) shared.largest[warp] = mine;
+        sync();
+        u32 most = 0;
+        for (int r = 0; r < ranks; ++r) most = max(most, lane < WARPS ? peer(r).largest[lane] : 0);
+        return __reduce_max_sync(ALL, most);
+    }
+
+    __device__ void count(u32 bin) const { atomicAdd(&shared.bins[turn][bin], 1u); }
+
+    // Where counting from the highest bin down reaches `need`. Ends the filling of these bins.
+    __device__ Bin search(u32 need) {
+        sync();
+        if (threadIdx.x == 0) shared.found.size = 0;
+        u32 own[OWN], sum = 0;
+#pragma unroll
+        for (int i = 0; i < OWN; ++i) own[i] = 0;
+        for (int r = 0; r < ranks; ++r) {
+            const u32* bins = peer(r).bins[turn] + threadIdx.x * OWN;
+#pragma unroll
+            for (int i = 0; i < OWN; ++i) own[i] += bins[i];
+        }
+        turn ^= 1;
+#pragma unroll
+        for (int i = 0; i < OWN; ++i) sum += own[i], shared.bins[turn][threadIdx.x * OWN + i] = 0;
+        const u32 total = __reduce_add_sync(ALL, sum);
+        if (lane == 0) shared.totals[warp] = total;
+        __syncthreads();
+        u32 above = __reduce_add_sync(ALL, lane > warp && lane < WARPS ? shared.totals[lane] : 0);
+        if (above < need && need <= above + total) {
+            u32 up = sum;
+            for (int d = 1; d < 32; d *= 2) {
+                const u32 other = __shfl_down_sync(ALL, up, d);
+                if (lane + d < 32) up += other;
+            }
+            above += up - sum;
+#pragma unroll
+            for (int i = OWN - 1; i >= 0; --i) {
+                if (above < need && need <= above + own[i])
+                    shared.found = {threadIdx.x * OWN + i, need - above, own[i]};
+                above += own[i];
+            }
+        }
+        __syncthreads();
+        return shared.found;
+    }
+
+    // Sums of (x, y) over the threads before this warp, and over all.
+    struct Sums {
+        u32 x, y, all;
+    };
+    __device__ Sums sums(u32 x, u32 y) const {
+        x = __reduce_add_sync(ALL, x), y = __reduce_add_sync(ALL, y);
+        if (lane == 0) shared.counts[warp] = {x, y};
+        sync();
+        u32 all = 0;
+        x = y = 0;
+        for (int r = 0; r < ranks; ++r) {
+            const uint2 part = lane < WARPS ? peer(r).counts[lane] : uint2{0, 0};
+            all += part.x;
+            if (r < rank || (r == rank && lane < warp)) x += part.x, y += part.y;
+        }
+        return {__reduce_add_sync(ALL, x), __reduce_add_sync(ALL, y), __reduce_add_sync(ALL, all)};
+    }
+};
+
+__device__ u32 scan(u32 value, int lane) {
+    for (int d = 1; d < 32; d *= 2) {
+        const u32 other = __shfl_up_sync(ALL, value, d);
+        if (lane >= d) value += other;
+    }
+    return value;
+}
+
+// The threshold of the k best keys; of them `allowed` may be others of the k-th key's bin.
+template <int HELD, typename T> __device__ Threshold find(T& team, const Row<HELD>& row, u32 k, u32 allowed) {
+    if (k == 0) return {ALL, ALL, 0, 0};
+    u32 best = 0;
+    for_vectors<HELD>(row.vectors, [&](int j) { best = max(best, K::largest(row.vector(j))); });
+    const u32 high = team.largest(best) >> K::COARSE;
+    const u32 base = high < BINS ? 0 : high - (BINS - 1);
+    for_keys(row, [&](u32 key) {
+        const u32 bin = (key >> K::COARSE) - base;
+        if (key != 0 && bin < BINS) team.count(bin);
+    });
+    Bin bin = team.search(k);
+    u32 prefix = base + bin.index;
+    int shift = K::COARSE;
+    if (bin.size == 0) prefix = 0, shift = K::BITS, bin = {0, k, ALL};  // the k-th key is below all bins
+    while (shift > 0 && min(bin.need, bin.size - bin.need) > allowed) {
+        const int digit = min(DIGIT, shift), rest = shift - digit;
+        for_keys(row, [&](u32 key) {
+            if (key != 0 && __funnelshift_rc(key, 0, shift) == prefix)
+                team.count(key >> rest & ((1 << digit) - 1));
+        });
+        bin = team.search(bin.need);
+        prefix = prefix << digit | bin.index;
+        shift = rest;
+    }
+    const u32 lower = max(u32(u64(prefix) << shift), 1), upper = (u64(prefix + 1) << shift) - 1;
+    if (bin.need == bin.size) return {lower, lower - 1, 0, 0};
+    return {lower, upper, bin.need, 0};
+}
+
+// Bits of the keys of a vector: chosen in the low half, undecided in the high half.
+__device__ u32 marks(const uint4& keys, const Threshold& t) {
+    u32 bits = 0;
+    if (K::largest(keys) < t.lower) return 0;
+#pragma unroll
+    for (int i = 0; i < K::COUNT; ++i) {
+        const u32 key = K::get(keys, i);
+        if (key >= t.lower) bits |= key > t.upper ? 1u << i : 0x10000u << i;
+    }
+    return bits;
+}
+
+// Finds the place before which undecided keys are chosen.
+template <int HELD, typename T> __device__ void settle(T& team, const Row<HELD>& row, Threshold& t) {
+    if (t.need == 0) return;
+    u32 ties = 0;
+    for_vectors<HELD>(row.vectors, [&](int j) { ties += __popc(marks(row.vector(j), t) >> 16); });
+    u32 before = team.sums(0, ties).y;
+    for_vectors<HELD>(row.vectors, [&](int j) {
+        const u32 bits = marks(row.vector(j), t) >> 16;
+        const u32 through = scan(__popc(bits), team.lane);
+        u32 rank = before + through - __popc(bits);
+        for (u32 left = bits; left; left &= left - 1)
+            if (++rank == t.need)
+                for (int r = 0; r < team.ranks; ++r) team.peer(r).until = row.place(j) + __ffs(left);
+        before += __shfl_sync(ALL, through, 31);
+    });
+    team.sync();
+    t.until = team.shared.until;
+}
+
+// Moves the undecided of a vector to the chosen where they stand before `until`.
+__device__ u32 settled(u32 marks, int place, int until) {
+    const int inside = min(max(until - place, 0), 16);
+    return (marks & 0xFFFF) | (marks >> 16 & ((1u << inside) - 1));
+}
+
+template <int THREADS, int HELD, bool CLUSTER>
+__global__ void __launch_bounds__(THREADS) select(const SCORE* scores, Step step) {
+    __shared__ Shared shared;
+    Team<THREADS, CLUSTER> team(shared);
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+    const int index = blockIdx.x / team.ranks, request = index / step.heads;
+    const int n = step.n[request], chosen = step.chosen[request];
+    const bool listing = step.table != nullptr;
+    if (chosen <= 0 || (listing && chosen >= n)) return;
+
+    const int bos = step.bos, last = n - step.eos;
+    const int planned = listing ? chosen - bos - step.eos : chosen;
+    const int threads = THREADS * team.ranks;
+    const int vectors = HELD > 0 ? HELD : (step.blocks + K::COUNT * threads - 1) / (K::COUNT * threads);
+    const int start = (team.rank * team.WARPS + team.warp) * 32 * vectors + team.lane;
+    scores += size_t(index) * step.blocks;
+    Row<HELD> rows[SELECTIONS] = {
+        {scores, bos, last, start, vectors},
+#if SELECTIONS == 2
+        {scores + size_t(step.rows) * step.blocks, bos, last, start, vectors},
+#endif
+    };
+    Threshold thresholds[SELECTIONS];
+#pragma unroll
+    for (int s = 0; s < SELECTIONS; ++s) {
+        const u32 k = max(min(step.quotas[s] < 0 ? planned : step.quotas[s], last - bos), 0);
+        thresholds[s] = find<HELD>(team, rows[s], k, u32(step.tolerance * k));
+        if constexpr (SELECTIONS > 1) settle<HELD>(team, rows[s], thresholds[s]);
+    }
+    auto marked = [&](int j) {
+        if constexpr (SELECTIONS == 1) return marks(rows[0].vector(j), thresholds[0]);
+        u32 bits = 0;
+#pragma unroll
+        for (int s = 0; s < SELECTIONS; ++s)
+            bits |= settled(marks(rows[s].vector(j), thresholds[s]), rows[s].place(j), thresholds[s].until);
+        return bits;
+    };
+    u32 above = 0, ties = 0;
+    for_vectors<HELD>(vectors, [&](int j) {
+        const u32 bits = marked(j);
+        above += __popc(bits & 0xFFFF), ties += __popc(bits >> 16);
+    });
+    auto before = team.sums(above, ties);
+
+    const u32 need = SELECTIONS > 1 ? 0 : thresholds[0].need;
+    const int count = before.all + need, front = listing ? bos : 0;
+    const int pages = index / step.share, head = index % step.share;
+    const int* table = step.table + size_t(pages) * step.table_width;
+    int* list = step.lists + size_t(index) * step.list_width;
+    auto write = [&](int to, int place) {
+        if (to < step.list_width) list[to] = listing ? table[place] * step.share + head : place;
+    };
+    if (listing && team.rank == 0) {
+        for (int i = threadIdx.x; i < bos; i += THREADS) write(i, i);
+        for (int i = threadIdx.x; i < step.eos; i += THREADS) write(bos + count + i, last + i);
+        if (threadIdx.x == 0)
+            step.tokens[index] = step.seq_len[request] - (n - bos - count - step.eos) * step.block_size;
+    }
+    for_vectors<HELD>(vectors, [&](int j) {
+        const u32 bits = marked(j), own = __popc(bits & 0xFFFF) | __popc(bits >> 16) << 16;
+        if (!__any_sync(ALL, own)) return;
+        const u32 through = scan(own, team.lane), all = __shfl_sync(ALL, through, 31);
+        u32 x = before.x + (through & 0xFFFF) - (own & 0xFFFF), y = before.y + (through >> 16) - (own >> 16);
+        for (u32 left = (bits | bits >> 16) & 0xFFFF; left; left &= left - 1) {
+            const bool chosen = bits & left & -left;
+            if (chosen || y < need) write(front + x + min(y, need), rows[0].place(j) + __ffs(left) - 1);
+            chosen ? ++x : ++y;
+        }
+        before.x += all & 0xFFFF, before.y += all >> 16;
+    });
+    if constexpr (CLUSTER) team.sync();  // others read this block's sums
+}
+
+template <int THREADS, int HELD, bool CLUSTER>
+cudaError_t launch(const void* scores, const Step& step, int ranks, cudaStream_t stream) {
+    cudaLaunchAttribute attributes[2] = {};
+    attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[0].val.programmaticStreamSerializationAllowed = 1;
+    attributes[1].id = cudaLaunchAttributeClusterDimension;
+    attributes[1].val.clusterDim = {unsigned(ranks), 1, 1};
+    cudaLaunchConfig_t config = {};
+    config.gridDim = step.rows * ranks;
+    config.blockDim = THREADS;
+    config.stream = stream;
+    config.attrs = attributes;
+    config.numAttrs = CLUSTER ? 2 : 1;
+    return cudaLaunchKernelEx(
+        &config, select<THREADS, HELD, CLUSTER>, static_cast<const SCORE*>(scores), step);
+}
+
+}  // namespace
+
+// `held` vectors of a row are kept by each of `threads` threads in each of `ranks` blocks; 0: any number is
+// read again in every pass.
+extern "C" int topk(const void* scores, const Step* step, int threads, int held, int ranks, cudaStream_t stream) {
+#define SHAPE(THREADS, HELD, CLUSTER)                                      \
+    if (threads == THREADS && held == HELD && (ranks > 1) == CLUSTER)      \
+        return launch<THREADS, HELD, CLUSTER>(scores, *step, ranks, stream)
+    SHAPE(256, 1, false);
+    SHAPE(512, 1, false);
+    SHAPE(1024, 1, false);
+    SHAPE(1024, 2, false);
+    SHAPE(1024, 4, false);
+    SHAPE(1024, 0, false);
+    SHAPE(1024, 1, true);
+    SHAPE(1024, 2, true);
+    SHAPE(1024, 4, true);
+    SHAPE(1024, 0, true);
+    return cudaErrorInvalidConfiguration;
+}
