@@ -224,7 +224,7 @@ def test_attention_backend(engine: Any) -> None:
 def test_impl_backend(engine: Any) -> None:
     said = refused(engine, impl_backend="cuda")
     assert said == (
-        "vortex_impl_backend: 'cuda' is not supported: kernels are generated in Triton; use 'triton'"
+        "vortex_impl_backend: 'cuda' is not supported, kernels are generated in Triton: use 'triton'"
     )
 
 

@@ -175,4 +175,4 @@ def test_fields_that_only_kernels_honour() -> None:
     for target in ("triton", "torch"):
         (error,) = config_errors(VortexConfig(impl_backend="cuda"), target)
         assert error.key == "vortex_impl_backend"
-        assert "kernels are generated in Triton; use 'triton'" in error.message
+        assert "kernels are generated in Triton: use 'triton'" in error.message

@@ -172,7 +172,7 @@ def unsupported(config: VortexConfig, target: str) -> Iterator[Problem]:
     """Values of fields that this version cannot honour."""
     if config.impl_backend == "cuda":
         yield Problem(
-            f"{PREFIX}impl_backend", "'cuda' is not supported: kernels are generated in Triton; use 'triton'"
+            f"{PREFIX}impl_backend", "'cuda' is not supported, kernels are generated in Triton: use 'triton'"
         )
     if target == KERNELS:
         return
