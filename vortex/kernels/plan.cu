@@ -143,7 +143,7 @@ __device__ bool crossed(const Plan &p) {
 __device__ int part_length(const Plan &p, const int *lists, long long total) {
   __shared__ long long best[CUTS];
   int least = max(1, PART_TOKENS >> p.block_shift);
-  long long share = (total * p.heads + p.programs - 1) / p.programs;
+  long long share = (total + p.programs - 1) / p.programs;
   for (int cut = threadIdx.x / 32; cut < CUTS; cut += WARPS) {
     long long wanted = (share * (cut + 1) + 7) / 8;
     int length = (int)(wanted < least ? least : wanted > p.blocks ? p.blocks + least : wanted);
@@ -156,7 +156,7 @@ __device__ int part_length(const Plan &p, const int *lists, long long total) {
     count = warp_sum(count);
     longest = __reduce_max_sync(~0u, longest);
     if (threadIdx.x % 32 == 0) {
-      long long turns = ((long long)count * p.heads + p.programs - 1) / p.programs;
+      long long turns = (count + p.programs - 1) / p.programs;
       long long busy = turns * (((long long)longest << p.block_shift) + PART_COST);
       best[cut] = count > p.room ? 1ll << 62 : busy << 6 | (CUTS - 1 - cut);
     }

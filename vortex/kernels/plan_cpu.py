@@ -92,7 +92,7 @@ def cut_into_parts(size: StepSize, listed: np.ndarray) -> tuple[np.ndarray, np.n
         if total > size.parts:
             continue
         longest = int((-(-listed // np.maximum(cut, 1))).max(initial=0))
-        turns = -(-total * size.heads // size.programs)
+        turns = -(-total // size.programs)
         busy = turns * (longest * size.block_size + PART_COST)
         if best is None or busy <= best:
             best, pieces = busy, cut
@@ -107,7 +107,7 @@ def cut_into_parts(size: StepSize, listed: np.ndarray) -> tuple[np.ndarray, np.n
 def _lengths(size: StepSize, total: int) -> list[int]:
     """The lengths of a part that are compared, in blocks, ascending; the last one is never too short."""
     least = max(1, PART_TOKENS // size.block_size)
-    share = -(-total * size.heads // size.programs)
+    share = -(-total // size.programs)
     return [max(least, -(-share * (i + 1) // 8)) for i in range(CUTS)]
 
 

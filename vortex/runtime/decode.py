@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 
+from vortex.budget.compiled import policy_of
 from vortex.config import VortexConfig
 from vortex.graph.geometry import Geometry
-from vortex.graph.model import FlowGraph
+from vortex.graph.model import FlowGraph, Format, Stage
+from vortex.kernels.attention import SparseDecode, attention_programs
+from vortex.kernels.lists import count_sparse
+from vortex.kernels.plan import Planner, longest_list
+from vortex.kernels.plan_count import Count
+from vortex.kernels.topk import Selector
+from vortex.runtime.crossover import crossover_of
 from vortex.runtime.device import DeviceStep, StepSize
+from vortex.runtime.dtypes import TORCH_DTYPES
 from vortex.targets.base import LayerCache
+
+if TYPE_CHECKING:
+    from vortex.targets.triton import TritonProgram
+
+ALIGNED = 8
+"""Scores of a row start at a multiple of so many, for wide loads."""
 
 
 def step_size(
@@ -25,7 +40,25 @@ def step_size(
     device: torch.device | str,
 ) -> StepSize:
     """The size of steps of up to `requests` requests of up to `tokens` tokens on `heads` kv heads."""
-    raise NotImplementedError
+    blocks = -(-tokens // (geometry.block_size * ALIGNED)) * ALIGNED
+    return StepSize(
+        requests=requests,
+        heads=heads,
+        blocks=blocks,
+        chosen=longest_list(policy_of(config), config, blocks, union_blocks(graph, geometry, config)),
+        block_size=geometry.block_size,
+        bos=config.block_reserved_bos,
+        eos=config.block_reserved_eos,
+        chunk=config.workload_chunk_size,
+        share=share,
+        programs=attention_programs(heads, device),
+    )
+
+
+def union_blocks(graph: FlowGraph, geometry: Geometry, config: VortexConfig) -> int | None:
+    """The most blocks that a sparse row of a Union reads; None for other flows."""
+    picks = [pick.k for pick in graph.instantiate(geometry).selections if pick.k is not None]
+    return sum(picks) + config.block_reserved_bos + config.block_reserved_eos if picks else None
 
 
 class DeviceDecode:
@@ -36,10 +69,6 @@ class DeviceDecode:
     replayed, `attend` may be inside of it. On CPU tensors the same runs under Triton's interpreter.
     """
 
-    step: DeviceStep
-    launches_per_layer: int
-    """Kernels that `attend` starts."""
-
     def __init__(
         self,
         graph: FlowGraph,
@@ -49,7 +78,36 @@ class DeviceDecode:
         size: StepSize,
         device: torch.device | str,
     ) -> None:
-        raise NotImplementedError
+        from vortex.targets.triton import TritonProgram
+
+        self.layers, self.size, self.device = dict(layers), size, torch.device(device)
+        self.program: TritonProgram = TritonProgram(
+            graph,
+            geometry,
+            config.dtype,
+            use_tensor_core=config.use_tensor_core,
+            cache_dir=config.compilation_cache_dir,
+        )
+        self.saved = saved_fields(graph.instantiate(geometry))
+        for layer in self.layers.values():
+            self._allocate(layer, TORCH_DTYPES[config.dtype])
+        pool = next(iter(self.layers.values())).pool
+        self.value_dim = pool.value_dim
+        self.step = DeviceStep(size, device)
+        self.buffers = self.program.buffers(size, self.device)
+        quotas = tuple(pick.k for pick in self.program.selections)
+        self.selector = Selector(quotas, tolerance(graph.instantiate(geometry)), self.program.score_dtype)
+        self.attention = SparseDecode(size, geometry.group, geometry.head_dim, self.value_dim, device)
+        self.union = union_blocks(graph, geometry, config)
+        crossover = None
+        if config.dense_crossover and not self.saved and not self.program.request_fields:
+            crossover = crossover_of(graph, geometry, config, pool, size, self.device)
+        self.planner = Planner(size, config, device, listed=self.union, crossover=crossover)
+
+    @property
+    def launches_per_layer(self) -> int:
+        """Kernels that `attend` starts."""
+        return self.program.launches + 1 + self.attention.launches + (self.union is not None)
 
     def plan(
         self,
@@ -59,7 +117,7 @@ class DeviceDecode:
     ) -> None:
         """Plan the step of `seq_len [batch]` tokens, the current ones included; see `Planner.run`. Without
         `req_to_token` the caller keeps `step.table`."""
-        raise NotImplementedError
+        self.planner.run(self.step, seq_len, requests, req_to_token)
 
     def attend(
         self, layer_id: int, q: torch.Tensor, scale: float, out: torch.Tensor | None = None
@@ -68,19 +126,65 @@ class DeviceDecode:
         given (else in a new tensor). The current tokens are in the pool; the blocks that they complete are
         summarised here, those of the prompt are the caller's. Rows of requests without tokens hold anything.
         """
-        raise NotImplementedError
+        layer = self.layers[layer_id]
+        group = self.attention.group
+        if out is None:
+            out = q.new_empty((*q.shape[:2], self.value_dim))
+        rows = q.reshape(-1, group, q.shape[-1])
+        scores = self.program.score(rows, layer, self.step, self.buffers)
+        self.selector.run(scores, self.step)
+        if self.union is not None:
+            count_sparse(self.step, self.planner.counts[Count.UNION_READ :])
+        self.attention.run(rows, layer.pool, self.step, scale, out.view(-1, group, self.value_dim))
+        return out
 
     def summarize(self, layer_id: int, blocks: slice | torch.Tensor) -> None:
         """The cache stage of a layer for these block ids, for prefill. Fields that the indexer saves and the
         cache stage does not write start at zero."""
-        raise NotImplementedError
+        layer = self.layers[layer_id]
+        for name in self.saved:
+            layer.fields[name][blocks] = 0
+        self.program.summarize(layer, blocks)
 
     def counts(self) -> dict[str, int]:
         """What the plans counted since the last `forget_counts()`, under the names of EngineCounters:
         decode_steps, sparse_steps, rows_sparse, rows_dense, blocks_read, blocks_total, work_chunks,
         blocks_summarised, and crossover_steps. Waits for the device."""
-        raise NotImplementedError
+        found = self.planner.counts.tolist()
+        layers = len(self.layers)
+        return {
+            "decode_steps": found[Count.STEPS],
+            "sparse_steps": found[Count.SPARSE_STEPS],
+            "rows_sparse": found[Count.ROWS_SPARSE],
+            "rows_dense": found[Count.ROWS_DENSE],
+            "blocks_read": found[Count.BLOCKS_READ] * layers + found[Count.UNION_READ],
+            "blocks_total": found[Count.BLOCKS_TOTAL] * layers,
+            "work_chunks": found[Count.CHUNKS],
+            "blocks_summarised": found[Count.BLOCKS_FINISHED] * layers,
+            "crossover_steps": found[Count.CROSSOVER_STEPS],
+        }
 
     def forget_counts(self) -> None:
         """Start counting from zero, for example after steps that only warm up."""
-        raise NotImplementedError
+        self.planner.counts.zero_()
+
+    def _allocate(self, layer: LayerCache, dtype: torch.dtype) -> None:
+        blocks = layer.pool.k.shape[0] // self.size.block_size * self.size.share
+        for name, shape in self.program.fields.items():
+            if name not in layer.fields:
+                layer.fields[name] = torch.zeros((blocks, *shape), dtype=dtype, device=self.device)
+        for name, shape in self.program.request_fields.items():
+            if name not in layer.requests:
+                layer.requests[name] = torch.zeros((self.size.rows, *shape), device=self.device)
+
+
+def saved_fields(graph: FlowGraph) -> tuple[str, ...]:
+    """Fields of blocks that the indexer saves: a block that is used again starts them from zeros."""
+    written = {node.output for node in graph.program(Stage.INDEXER)}
+    return tuple(f.name for f in graph.fields if f.format is Format.PAGED and f.name in written)
+
+
+def tolerance(graph: FlowGraph) -> float:
+    """The share of a selection that need not be among the best."""
+    shares = [dict(node.attrs).get("tolerate_ratio", 0.0) for node in graph.program(Stage.INDEXER)]
+    return float(max((share for share in shares if isinstance(share, float)), default=0.0))
