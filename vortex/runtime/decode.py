@@ -186,5 +186,5 @@ def saved_fields(graph: FlowGraph) -> tuple[str, ...]:
 
 def tolerance(graph: FlowGraph) -> float:
     """The share of a selection that need not be among the best."""
-    shares = [dict(node.attrs).get("tolerate_ratio", 0.0) for node in graph.program(Stage.INDEXER)]
-    return float(max((share for share in shares if isinstance(share, float)), default=0.0))
+    share = dict(graph.selector.attrs).get("tolerate_ratio", 0.0)
+    return share if isinstance(share, float) else 0.0
