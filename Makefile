@@ -16,7 +16,7 @@ search: $(VENV)/.installed
 	$(VENV)/bin/python -m agent.search --budget $(BUDGET) $(ARGS)
 
 test: $(VENV)/.installed-dev
-	$(TEST) $(ARGS)
+	$(TEST) -m "not full" $(ARGS)
 	$(TEST_SGL) -m "not full" $(ARGS)
 
 test-all: $(VENV)/.installed-dev
@@ -24,7 +24,7 @@ test-all: $(VENV)/.installed-dev
 	$(TEST_SGL) $(ARGS)
 
 coverage: $(VENV)/.installed-dev
-	$(VENV)/bin/python -m pytest -n 2 tests/vortex tests/docs --cov --cov-report=term:skip-covered --cov-fail-under=95
+	$(VENV)/bin/python -m pytest -n 2 -m "not full" tests/vortex tests/kernels tests/docs --cov --cov-report=term:skip-covered --cov-fail-under=95
 
 check: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m ruff check .

@@ -1,5 +1,6 @@
-"""Before anything imports torch: one thread a process. Several test processes with several threads each
-would spend most of their time waiting for one another."""
+"""Before anything imports torch or Triton: one thread a process, as several processes with several threads
+each would spend most of their time waiting for one another; and Triton's interpreter, unless the tests run on
+a GPU (`VORTEX_DEVICE=cuda`)."""
 
 import os
 from importlib.util import find_spec
@@ -8,6 +9,12 @@ import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+if os.environ.get("VORTEX_DEVICE", "cpu") == "cpu":
+    os.environ["TRITON_INTERPRET"] = "1"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "full: left out of `make test`, run by `make test-all`")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

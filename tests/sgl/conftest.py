@@ -15,10 +15,6 @@ from tests.sgl.models import random_qwen3
 collect_ignore_glob = [] if find_spec("sglang") else ["test_*.py"]
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "full: left out of `make test`, run by `make test-all`")
-
-
 @pytest.fixture(scope="session")
 def model() -> PreTrainedModel:
     return random_qwen3()
