@@ -79,6 +79,45 @@ def parity(
 
 
 @app.command()
+def graphs(
+    model: Annotated[
+        list[str] | None, typer.Option(help="'probe', or a geometry with dummy weights; repeatable.")
+    ] = None,
+    backend: Annotated[str, typer.Option(help="What prefill runs on.")] = "flashinfer",
+    swaps: Annotated[int, typer.Option(help="How often each flow is deployed.")] = 3,
+    out: Out = None,
+) -> None:
+    """CUDA graphs against eager decode steps, and flows swapped under them."""
+    from benchmarks.sglang.graphs import COLUMNS, compare
+
+    found = [row for name in model or ["probe"] for row in compare(name, backend, swaps)]
+    _show(COLUMNS, found, out)
+
+
+@app.command()
+def profile(
+    geometry: str = "qwen3-1.7b",
+    flow: Annotated[list[str] | None, typer.Option(help="Repeatable; 'dense' for none.")] = None,
+    config: Annotated[str, typer.Option(help="Fields of the VortexConfig, JSON.")] = "{}",
+    backend: str = "flashinfer",
+    batch: int = 16,
+    length: int = 32000,
+    most: Annotated[int, typer.Option(help="Lines a flow.")] = 24,
+    out: Out = None,
+) -> None:
+    """Kernels of a steady decode step, and how long the GPU had nothing to do."""
+    from benchmarks.sglang.profile import COLUMNS, profile
+    from vortex.config import VortexConfig
+
+    found = []
+    for name in flow or ["block_sparse_attention"]:
+        fields = {"block_size": 16, **json.loads(config), "module_name": name}
+        chosen = None if name == "dense" else VortexConfig.model_validate(fields)
+        found += profile(geometry, chosen, backend, batch, length, most)
+    _show(COLUMNS, found, out)
+
+
+@app.command()
 def killed(
     budget: int = 10,
     after: Annotated[int, typer.Option(help="Measured candidates before an engine is killed.")] = 5,

@@ -88,7 +88,7 @@ class ServingOptions(BaseModel):
     def arguments(self, model: Path, config: VortexConfig | None) -> dict[str, Any]:
         """Keyword arguments of `sglang.Engine`; of a dense one without a config."""
         chosen = self.model_dump(exclude={"extra"}, exclude_none=True)
-        sparse = {} if config is None else {"vortex": config, "disable_overlap_schedule": True}
+        sparse = {} if config is None else {"vortex": config}
         several = dict.fromkeys(MULTICAST, True) if self.tp_size > 1 else {}
         fixed = {"model_path": str(model), "skip_tokenizer_init": True}
         return fixed | chosen | several | sparse | self.extra

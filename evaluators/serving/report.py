@@ -66,7 +66,7 @@ class ModelFacts(_Document):
 
 class SparseWork(_Document):
     """What a sparse engine counted on rank 0 while a point was measured: sums over steps, and over kv heads
-    (rows) and sparse layers (blocks)."""
+    (rows) and sparse layers (blocks). crossover_steps: dense ones, where that is faster."""
 
     decode_steps: int
     sparse_steps: int
@@ -74,13 +74,16 @@ class SparseWork(_Document):
     rows_dense: int
     blocks_read: int
     blocks_total: int
+    crossover_steps: int = 0
 
     @property
     def share(self) -> float:
         """Blocks read over what dense attention would have read in the same steps, dense steps left out."""
-        return self.blocks_read / self.blocks_total
+        return self.blocks_read / self.blocks_total if self.blocks_total else 1.0
 
     def __str__(self) -> str:
+        if not self.sparse_steps:
+            return "all: dense is faster"
         steps = f" in {self.sparse_steps} of {self.decode_steps} steps"
         steps = "" if self.sparse_steps == self.decode_steps else steps
         return f"{100 * self.share:.1f}%{steps}"

@@ -28,9 +28,18 @@ if TYPE_CHECKING:
 
 FIRST_FLOW = {"gqa": "block_sparse_attention", "mla": "rope_aware_block_sparse_mla"}
 """What an engine is started with; candidates are deployed later."""
+GRAPHS = {"cuda_graph_bs_decode": [1 << n for n in range(10)], "disable_prefill_cuda_graph": True}
+"""Batch sizes whose decode steps are captured, again for every candidate, and so few of them. A prompt is
+prefilled once."""
 LEAST_ROWS = 0.9
 """Of the rows that the plan makes sparse; SGLang decodes fewer where it retracts a request and prefills it
 again."""
+
+
+def for_search(options: ServingOptions) -> ServingOptions:
+    """The options of an engine whose flow is swapped often."""
+    graphs = GRAPHS if options.device == "cuda" else {}
+    return options.model_copy(update={"extra": {**graphs, **options.extra}})
 
 
 class ServedRulerSettings(BaseModel):
@@ -60,7 +69,7 @@ class ServedRulerEvaluator:
             )
         model = settings.search.model
         config = VortexConfig(module_name=FIRST_FLOW[model_shape(model).kind])
-        self.engine = ServingEngine(model, config, settings.options)
+        self.engine = ServingEngine(model, config, for_search(settings.options))
         self._tokenizer = load_tokenizer(model)
         self._opened: dict[str, ServedWorkload] = {}
         self._workload("search")
@@ -79,7 +88,9 @@ class ServedRulerEvaluator:
         split: Split,
         prompts: Sequence[int] | None = None,
     ) -> Measurement:
-        """A candidate (None: dense attention) on the prompts of a split, or on those at these positions.
+        """A candidate (None: dense attention) on the prompts of a split, or on those at these positions. It
+        is sparse wherever its policy says so, faster or not: the algorithm is measured.
+
         Raises ConfigError for what does not fit the model, ServingError where the engine was not sparse."""
         workload = self._workload(split)
         if prompts is None:
@@ -89,7 +100,7 @@ class ServedRulerEvaluator:
             answers = [workload.prompts[position].dense.answer for position in prompts]
             begin -= workload.dense_seconds * len(prompts) / len(workload)
         else:
-            self.engine.deploy(graph, config)
+            self.engine.deploy(graph, config.model_copy(update={"dense_crossover": False}))
             answers, new = self._answers(workload, prompts)
             self._check(graph, config, [workload.prompts[position] for position in prompts], new)
         engine, device = self.engine.label, self.engine.device

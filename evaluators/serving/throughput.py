@@ -103,14 +103,15 @@ def published_rate(traces: Sequence[Trace]) -> float:
 
 
 def spent(before: SparseWork | None, after: SparseWork | None) -> SparseWork | None:
-    """What was counted between two readings. Raises ServingError where a sparse engine ran dense."""
+    """What was counted between two readings. Raises ServingError where a sparse engine ran dense, unless its
+    crossover says that dense is faster."""
     if before is None or after is None:
         return None
     earlier = before.model_dump()
     work = SparseWork(**{name: count - earlier[name] for name, count in after.model_dump().items()})
     if not work.decode_steps:
         raise ServingError("the engine was to be sparse, but its sparse backend saw no decode step")
-    if not work.sparse_steps or not work.blocks_read:
+    if not work.crossover_steps and not (work.sparse_steps and work.blocks_read):
         raise ServingError(
             f"none of {work.decode_steps} decode steps was sparse: the budget covers every block at this "
             "length; give longer prompts or a smaller topk_val"

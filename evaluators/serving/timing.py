@@ -1,7 +1,7 @@
 """Flows against dense attention with the same requests, one engine after the other.
 
 Dense is SGLang as it comes, with its own defaults (CUDA graphs, overlap schedule, prefix cache on), in a
-process of its own; what the sparse engine must do without costs the sparse engine.
+process of its own; so is the sparse one, where its options do not say otherwise.
 """
 
 from __future__ import annotations

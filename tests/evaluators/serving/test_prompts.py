@@ -117,5 +117,5 @@ def test_an_engine_is_started_as_asked(tmp_path: Path) -> None:
     assert "vortex" not in dense
     assert "mem_fraction_static" not in dense
     sparse = options.arguments(tmp_path, config)
-    assert sparse == dense | {"vortex": config, "disable_overlap_schedule": True}
+    assert sparse == dense | {"vortex": config}
     assert (options.gpus, ServingOptions(device="cpu").gpus) == (2, 0)

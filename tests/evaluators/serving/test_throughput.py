@@ -60,3 +60,7 @@ def test_a_sparse_engine_that_ran_dense_is_an_error() -> None:
     dense = WORK.model_copy(update={"decode_steps": 30, "rows_dense": 400})
     with pytest.raises(ServingError, match="none of 20 decode steps was sparse"):
         spent(WORK, dense)
+    faster = dense.model_copy(update={"crossover_steps": 20})
+    work = spent(WORK, faster)
+    assert work is not None
+    assert (work.share, str(work)) == (1.0, "all: dense is faster")
