@@ -25,6 +25,8 @@ from vortex.targets import LayerCache, Program, get_target
 CPU = torch.device("cpu")
 DEVICE = torch.device(os.environ.get("VORTEX_DEVICE", "cpu"))
 """Where the tests run the targets; the reference stays on the CPU."""
+SLOW = {"triton"} if DEVICE.type == "cpu" else set[str]()
+"""Targets whose kernels are interpreted: `make test` runs a sample of their cases, `make test-all` all."""
 INF, NAN = float("inf"), float("nan")
 EDGES = torch.tensor([0.0, -0.0, 1e-45, -1e-45, 1.5, -1.5, 3e38, -3e38, -1e30, INF, -INF, NAN, -NAN])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import get_args
 
 import numpy as np
@@ -69,6 +69,16 @@ def found_in(case: Case) -> set[str]:
     found |= {f"op {stage}.{node.op}" for stage, node in case.graph.nodes()}
     found |= {f"op {stage}.{node.op} dim={dict(node.attrs).get('dim')}" for stage, node in case.graph.nodes()}
     return found | {EDGES[at] for at, holds in enumerate(_edges(case)) if holds}
+
+
+def covering(cases: Iterable[Case]) -> Iterator[Case]:
+    """Those of `cases` that have something of EXPECTED that no earlier one has."""
+    missing = set(EXPECTED)
+    for case in cases:
+        found = found_in(case)
+        if missing & found:
+            yield case
+        missing -= found
 
 
 def _edges(case: Case) -> Iterator[bool]:

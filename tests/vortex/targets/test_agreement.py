@@ -8,26 +8,26 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 
 import vortex.targets.torch
-from tests.vortex.targets.agreement import DEVICE, Verdict, check_case
-from tests.vortex.targets.census import EXPECTED, found_in
+from tests.vortex.targets.agreement import DEVICE, SLOW, Verdict, check_case
+from tests.vortex.targets.census import EXPECTED, covering, found_in
 from tests.vortex.targets.generated import Case, cases, fixed_cases
 from vortex.targets import TARGETS
 
 OTHERS = [name for name in TARGETS if name != "reference"]
+ALL = [pytest.param(name, marks=pytest.mark.full if name in SLOW else ()) for name in OTHERS]
 SAMPLE, PARTS = 400, 4
 MORE = int(os.environ.get("VORTEX_CASES", "0"))
 
 
-@pytest.mark.parametrize("part", range(PARTS))
-@pytest.mark.parametrize("target", OTHERS)
-def test_targets_agree(target: str, part: int) -> None:
+def judge_all(target: str, sample: Sequence[Case]) -> None:
     total = Verdict()
-    for case in list(fixed_cases(SAMPLE))[part::PARTS]:
+    for case in sample:
         try:
             total.add(check_case(case, target, DEVICE))
         except Exception as error:
@@ -37,6 +37,19 @@ def test_targets_agree(target: str, part: int) -> None:
     assert total.narrow > 0.9 * total.scores
     assert total.unsettled < 0.01 * total.scores
     assert total.ties > 0
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("target", ALL)
+def test_targets_agree(target: str, part: int) -> None:
+    judge_all(target, list(fixed_cases(SAMPLE))[part::PARTS])
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("target", sorted(SLOW & TARGETS.keys()))
+def test_slow_targets_agree_on_a_sample(target: str, part: int) -> None:
+    """It has every op, flow, size and format."""
+    judge_all(target, list(covering(fixed_cases(SAMPLE)))[part::PARTS])
 
 
 def test_the_sample_has_everything() -> None:
@@ -51,7 +64,7 @@ def test_rows_scored_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
         check_case(case, "torch", DEVICE)
 
 
-@pytest.mark.parametrize("target", OTHERS)
+@pytest.mark.parametrize("target", ALL)
 def test_more_cases(target: str) -> None:
     @settings(
         max_examples=MORE or 40,
