@@ -17,6 +17,7 @@ from evaluators.measure.prompts import generate_prompts, load_tokenizer
 from evaluators.measure.spec import WorkloadSpec
 from evaluators.measure.stats import Interval, difference_interval, score_interval
 from evaluators.serving.engine import ServingEngine, ServingOptions
+from evaluators.serving.ruler import for_search
 from vortex.config import VortexConfig
 from vortex.engine.sgl.counters import EngineCounters
 from vortex.graph.model import FlowGraph
@@ -83,7 +84,8 @@ def compare(
 ) -> list[Parity]:
     """Dense attention first (unless SGLang has none for the model), then the flows. `hf` runs in processes of
     its own on the CPU, in float32, while SGLang runs on the GPU."""
-    every = {DENSE: VortexConfig(), **flows} if dense else dict(flows)
+    sparse = {name: config.model_copy(update={"dense_crossover": False}) for name, config in flows.items()}
+    every = {DENSE: VortexConfig(), **sparse} if dense else sparse
     graphs = {name: config.load_graph().to_json() for name, config in flows.items()}
     threads = max(1, (os.cpu_count() or 1) // len(every))
     prompts, tokenizer = generate_prompts(spec), load_tokenizer(spec.model)
@@ -91,7 +93,7 @@ def compare(
     ours, counters = {}, {}
     with (
         ProcessPoolExecutor(len(every), mp_context=multiprocessing.get_context("spawn")) as pool,
-        ServingEngine(spec.model, next(iter(flows.values())), options) as engine,
+        ServingEngine(spec.model, next(iter(sparse.values())), for_search(options)) as engine,
     ):
         theirs = {
             name: pool.submit(_by_hf, spec, graphs.get(name), config, cache, threads)
