@@ -8,6 +8,7 @@ from typing import Any
 
 from vortex.config import VortexConfig
 from vortex.engine.sgl import control
+from vortex.engine.sgl.target import VARIABLE
 
 VARIABLES = {"SGLANG_USE_CPU_ENGINE": "1", "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
 """Inherited by the processes of an engine. Triton's interpreter runs the allocator of pages."""
@@ -24,6 +25,14 @@ OPTIONS: dict[str, Any] = {
 """What a GPU's defaults become here."""
 
 
+Kind = tuple[bool, dict[str, Any], str | None]
+"""Of an engine: whether it is sparse, its options, and the target that the environment names."""
+
+
+def _kind(sparse: bool, options: dict[str, Any]) -> Kind:
+    return sparse, options, os.environ.get(VARIABLE)
+
+
 class Engines:
     """A start takes ten seconds and an engine 1.5 GB; another flow in a running engine, milliseconds.
 
@@ -33,16 +42,16 @@ class Engines:
     def __init__(self, model: Path) -> None:
         self.model = model
         self._engine: Any = None
-        self._kind: tuple[bool, dict[str, Any]] | None = None
+        self._kind: Kind | None = None
 
     def dense(self, **options: Any) -> Any:
         """An engine without Vortex."""
-        return self._running((False, options), {})
+        return self._running(_kind(False, options), {})
 
     def sparse(self, config: VortexConfig, **options: Any) -> Any:
         """An engine with this config and these options; its counters are at zero. One that ran already keeps
         its prefix cache."""
-        kind = (True, options)
+        kind = _kind(True, options)
         if kind == self._kind:
             control.deploy(self._engine, config)
         return self._running(kind, {"vortex": config})
@@ -52,7 +61,7 @@ class Engines:
             self._engine.shutdown()
         self._engine = self._kind = None
 
-    def _running(self, kind: tuple[bool, dict[str, Any]], vortex: dict[str, VortexConfig]) -> Any:
+    def _running(self, kind: Kind, vortex: dict[str, VortexConfig]) -> Any:
         if kind == self._kind:
             return self._engine
         self.close()

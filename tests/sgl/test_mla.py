@@ -23,6 +23,7 @@ from tests.sgl.models import (
 )
 from vortex.config import VortexConfig
 from vortex.engine.sgl import control
+from vortex.engine.sgl.target import KERNELS, VARIABLE
 from vortex.flow import build_vflow, list_keys
 
 FLOWS = [name for name in list_keys() if build_vflow(name).kind == "mla"]
@@ -61,6 +62,19 @@ def test_every_shipped_flow(engines: Engines, model: PreTrainedModel, name: str)
     assert (counted.flow, counted.dense_backend) == (name, "TritonAttnBackend")
     assert counted.sparse_steps == counted.rows_sparse == 15
     assert counted.blocks_read == 3 * 15 * LAYERS
+
+
+def test_kernels(engines: Engines, model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, here under Triton's interpreter."""
+    monkeypatch.setenv(VARIABLE, KERNELS)
+    config = settings("quest_mla", layers_skip=[1])
+    engine = started(engines, config)
+    prompts = random_prompts(120, 30)
+    answers = ask(engine, prompts, 8)
+    check(model, prompts[0], answers[0], config)
+    assert apart(answers[1].logprobs, forced(model, prompts[1], answers[1].tokens, config)) < TOLERANCE
+    counted = control.counters(engine)
+    assert (counted.target, counted.rows_sparse, counted.rows_dense) == (KERNELS, 7, 7)
 
 
 @pytest.mark.full

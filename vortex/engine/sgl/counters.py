@@ -10,7 +10,7 @@ class EngineCounters(BaseModel):
 
     A row is one kv head of one request. `blocks_read` and `blocks_total` are what attention of the sparse
     layers read and what dense attention would have read, over steps, layers and rows; they leave out steps
-    in which no request was long enough to be sparse. `summary_bytes` is memory beside the KV cache.
+    in which no request was long enough to be sparse. `summary_bytes` and `buffer_bytes` are memory beside the KV cache.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -37,3 +37,5 @@ class EngineCounters(BaseModel):
     blocks_summarised: int = 0
     """Runs of the cache stage, over layers and kv heads."""
     summary_bytes: int = 0
+    buffer_bytes: int = 0
+    """Of a GPU's memory: what the largest decode step is planned, scored and merged in."""

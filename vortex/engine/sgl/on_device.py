@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+LARGE_BYTES = 1 << 30
+
 
 class DeviceDeployed(Deployed):
     """See `Deployed`. Serves every decode step, dense requests included, and its buffers are those of the
@@ -37,6 +39,7 @@ class DeviceDeployed(Deployed):
         room: Room,
     ) -> None:
         super().__init__(config, graph, geometry, pools, room)
+        before = _allocated(room.device)
         size = step_size(
             graph,
             geometry,
@@ -53,6 +56,15 @@ class DeviceDeployed(Deployed):
         self.out = torch.zeros(shape, dtype=room.dtype, device=room.device)
         """Of every layer in turn. Rows of padding keep numbers of earlier steps: the model reads them."""
         self.prompt_blocks = torch.zeros((), dtype=torch.int64, device=room.device)
+        taken = self.counters.buffer_bytes = _allocated(room.device) - before
+        if taken > LARGE_BYTES:
+            logger.warning(
+                "vortex: decode steps of up to %d requests of %d tokens take %.1f GiB of buffers: lower "
+                "max_running_requests or context_length if memory is short",
+                room.requests,
+                room.context,
+                taken / 2**30,
+            )
 
     def plan(self, batch: Any, requests: int, req_to_token: torch.Tensor) -> bool:
         self.runs.plan(batch.seq_lens[:requests], batch.req_pool_indices[:requests], req_to_token)
@@ -85,3 +97,8 @@ class DeviceDeployed(Deployed):
         summarised = int(self.prompt_blocks) * self.heads * len(self.layers) + counted["blocks_summarised"]
         changes = {"decode_steps": self.counters.decode_steps, "blocks_summarised": summarised}
         return EngineCounters.model_validate({**self.counters.model_dump(), **counted, **changes})
+
+
+def _allocated(device: torch.device) -> int:
+    """Bytes of tensors on a GPU; a CPU does not count them."""
+    return int(torch.cuda.memory_allocated(device)) if device.type == "cuda" else 0

@@ -174,13 +174,11 @@ def unsupported(config: VortexConfig, target: str) -> Iterator[Problem]:
         yield Problem(
             f"{PREFIX}impl_backend", "'cuda' is not supported, kernels are generated in Triton: use 'triton'"
         )
-    if target == KERNELS:
-        return
-    if config.use_tensor_core:
+    if config.use_tensor_core and target != KERNELS:
         yield Problem(
             f"{PREFIX}use_tensor_core", f"True is not supported: the {target} target generates no kernels"
         )
     if config.attention_backend == "trtllm":
         yield Problem(
-            f"{PREFIX}attention_backend", f"'trtllm' is not supported: the {target} target has no such kernel"
+            f"{PREFIX}attention_backend", "'trtllm' is not supported, blocks are read by Vortex's own kernel"
         )
