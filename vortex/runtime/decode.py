@@ -89,8 +89,8 @@ class DeviceDecode:
             cache_dir=config.compilation_cache_dir,
         )
         self.saved = saved_fields(graph.instantiate(geometry))
-        for layer in self.layers.values():
-            self._allocate(layer, TORCH_DTYPES[config.dtype])
+        self.dtype = TORCH_DTYPES[config.dtype]
+        self.allocate()
         pool = next(iter(self.layers.values())).pool
         self.value_dim = pool.value_dim
         self.step = DeviceStep(size, device)
@@ -168,14 +168,20 @@ class DeviceDecode:
         """Start counting from zero, for example after steps that only warm up."""
         self.planner.counts.zero_()
 
-    def _allocate(self, layer: LayerCache, dtype: torch.dtype) -> None:
-        blocks = layer.pool.k.shape[0] // self.size.block_size * self.size.share
-        for name, shape in self.program.fields.items():
-            if name not in layer.fields:
-                layer.fields[name] = torch.zeros((blocks, *shape), dtype=dtype, device=self.device)
-        for name, shape in self.program.request_fields.items():
-            if name not in layer.requests:
-                layer.requests[name] = torch.zeros((self.size.rows, *shape), device=self.device)
+    def allocate(self) -> None:
+        """Make fields that are missing, and enlarge those of pools that have grown; new ones are zero."""
+        for layer in self.layers.values():
+            blocks = layer.pool.k.shape[0] // self.size.block_size * self.size.share
+            for name, shape in self.program.fields.items():
+                old = layer.fields.get(name)
+                if old is None or len(old) < blocks:
+                    dtype = self.dtype if old is None else old.dtype
+                    layer.fields[name] = torch.zeros((blocks, *shape), dtype=dtype, device=self.device)
+                    if old is not None:
+                        layer.fields[name][: len(old)] = old
+            for name, shape in self.program.request_fields.items():
+                if name not in layer.requests:
+                    layer.requests[name] = torch.zeros((self.size.rows, *shape), device=self.device)
 
 
 def saved_fields(graph: FlowGraph) -> tuple[str, ...]:

@@ -13,13 +13,14 @@ from vortex.config import VortexConfig
 from vortex.errors import ConfigError
 from vortex.graph.model import FlowGraph
 from vortex.runtime.attention import Workspace
+from vortex.runtime.batch import DeviceBatch
 from vortex.runtime.hooks import Hooks, ScoreInput
-from vortex.runtime.plan import Plan, SparseRows, dense_plan, make_plan
+from vortex.runtime.plan import SparseRows, dense_plan, make_plan
 from vortex.runtime.pool import PAGE, KVPool, PageTable
 from vortex.runtime.select import choose_blocks
 from vortex.runtime.summaries import Summaries
 from vortex.runtime.table import BlockTable
-from vortex.targets import LayerCache, Target, get_target
+from vortex.targets import LayerCache, Program, Target, get_target
 from vortex.targets.default import default_target
 
 
@@ -28,13 +29,17 @@ class Step:
     """What the layers of one decode step share."""
 
     number: int
-    plan: Plan
     slots: torch.Tensor
     rows: SparseRows | None
     table: BlockTable | None
     row_ids: np.ndarray
     dense_requests: np.ndarray
     finished: Sequence[slice | torch.Tensor]
+
+
+def runs_on_device(target: str, device: torch.device, hooks: Hooks) -> bool:
+    """Whether sparse layers run as the kernels of a step: without looking into it, on a GPU."""
+    return target == "triton" and device.type == "cuda" and hooks == Hooks()
 
 
 class DecodeSession:
@@ -68,10 +73,12 @@ class DecodeSession:
             raise ConfigError(f"block_size={self.block_size} must divide the page of {PAGE} tokens")
         self.geometry = pools[0].geometry(self.block_size, group)
         self.policy = None if config.schedule_policy is None else parse_policy(config.schedule_policy)
-        self.program = None
+        self.program: Program | None = None
         self.quotas: tuple[int | None, ...] = (None,)
         """Blocks that each selection chooses; None: as many as the plan says."""
-        if graph is not None:
+        self.on_device: DeviceBatch | None = None
+        """Runs the sparse layers, where it is there."""
+        if graph is not None and not runs_on_device(self.target.name, self.device, self.hooks):
             self.program = self.target.program(graph, self.geometry, config.dtype)
             self.quotas = tuple(selection.k for selection in self.program.selections)
         self.is_sparse = graph is not None or self.hooks.scores is not None
@@ -86,12 +93,20 @@ class DecodeSession:
         self.steps = 0
         self.step: Step | None = None
         self._set_pages(pages)
+        if graph is not None and self.program is None and self.sparse_layers:
+            sparse = {i: self.layers[i] for i in self.sparse_layers}
+            self.on_device = DeviceBatch(
+                graph, self.geometry, config, sparse, pages, self.lengths, self.device
+            )
 
     def begin_step(self) -> None:
         """Make room for one more token of every request and plan the step."""
         self._make_room()
         self.lengths = self.lengths + 1
-        if self.is_sparse and self.sparse_layers:
+        if self.on_device is not None:
+            self.on_device.begin()
+            plan = dense_plan(self.lengths, self.block_size)
+        elif self.is_sparse and self.sparse_layers:
             plan = make_plan(self.lengths, self.block_size, self.config, self.policy)
         else:
             plan = dense_plan(self.lengths, self.block_size)
@@ -106,7 +121,7 @@ class DecodeSession:
             table = self._table_of(sparse, row_ids)
             finished = self.summaries.due(table, sparse, self.lengths // self.block_size)
         dense = np.flatnonzero(~plan.sparse)
-        self.step = Step(self.steps, plan, slots, rows, table, row_ids, dense, finished)
+        self.step = Step(self.steps, slots, rows, table, row_ids, dense, finished)
         self.steps += 1
 
     def attend(
@@ -121,6 +136,8 @@ class DecodeSession:
         layer = self.layers[layer_id]
         dim = q.shape[-1]
         layer.pool.write(step.slots, *(part.reshape(-1, dim) for part in (k, v) if part is not None))
+        if self.on_device is not None and layer_id in self.sparse_layers:
+            return self.on_device.attend(layer_id, q, scale)
         rows = q.reshape(-1, self.geometry.group, dim)
         if step.rows is None or layer_id not in self.sparse_layers:
             every = np.arange(len(self.lengths))
@@ -141,6 +158,8 @@ class DecodeSession:
         self.requests = self.requests[alive]
         self.summaries.keep(alive)
         self._set_pages(self.pages.select(self._rows_of(alive)))
+        if self.on_device is not None:
+            self.on_device.keep(self.requests, self.lengths)
         self.step = None
 
     def _sparse(self, layer: LayerCache, q: torch.Tensor, step: Step, scale: float) -> torch.Tensor:
@@ -183,6 +202,8 @@ class DecodeSession:
     def _set_pages(self, pages: PageTable) -> None:
         self.pages = pages
         self._tables: dict[bytes, BlockTable] = {}
+        if self.on_device is not None:
+            self.on_device.set_pages(pages)
 
     def _table_of(self, sparse: np.ndarray, row_ids: np.ndarray) -> BlockTable:
         key = sparse.tobytes()

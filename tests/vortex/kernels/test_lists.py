@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 
 import numpy as np
@@ -60,7 +61,7 @@ def test_csr_lists_what_every_row_reads(share: int, requests: int, heads: int) -
         indptr, indices = csr.indptr.tolist(), csr.indices.tolist()
         rows = expected(step)
         assert indptr[0] == 0
-        assert [indices[a:b] for a, b in zip(indptr, indptr[1:], strict=False)] == [ids for ids, _ in rows]
+        assert [indices[a:b] for a, b in itertools.pairwise(indptr)] == [ids for ids, _ in rows]
         assert csr.last_page_len.tolist() == [last for _, last in rows]
 
 
