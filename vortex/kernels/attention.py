@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from vortex.kernels import attention_cuda
 from vortex.runtime.device import DeviceStep, StepSize
 from vortex.runtime.pool import KVPool
 
@@ -46,13 +47,13 @@ def _multiprocessors(device: torch.device) -> int:
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
 
 
-def attention_programs(heads: int, device: torch.device | str) -> int:
-    """`StepSize.programs` for this kernel: parts that a step is cut into, per kv head, so that all parts of
-    all kv heads run at once."""
+def attention_programs(heads: int, device: torch.device | str, latent: bool = False) -> int:
+    """`StepSize.programs` for these kernels: parts that a step is cut into, per kv head, so that all parts of
+    all kv heads run at once. Those of a latent fill a multiprocessor alone."""
     device = torch.device(device)
     if device.type != "cuda":
         return 2 * _INTERPRETED_PROGRAMS
-    return max(1, 4 * _multiprocessors(device) // heads)
+    return max(1, (1 if latent else 2) * _multiprocessors(device) // heads)
 
 
 def segments(head_dim: int, latent_values: int) -> tuple[int, int, int, int]:
@@ -95,6 +96,16 @@ class SparseDecode:
         """Writes and returns `out [rows, group, value_dim]` for `q [rows, group, head_dim]`; both may be
         views whose last dimension is contiguous. The products are of numbers in q's format, summed in
         float32; fp8 keys and values are converted to it."""
+        if attention_cuda.serves(q, pool, out, self.size.block_size):
+            attention_cuda.launch(q, pool, step, scale * _LOG2_E, out, *self.partials, self._tickets)
+        else:
+            self.run_triton(q, pool, step, scale, out)
+        return out
+
+    def run_triton(
+        self, q: torch.Tensor, pool: KVPool, step: DeviceStep, scale: float, out: torch.Tensor
+    ) -> torch.Tensor:
+        """`run` by the kernel that serves every shape."""
         from vortex.kernels.attention_triton import decode
 
         size, k, v = self.size, pool.k, pool.v

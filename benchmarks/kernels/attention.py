@@ -1,0 +1,342 @@
+"""Attention over chosen blocks: this project's kernels beside FlashInfer's rows and XQA, and the floor.
+
+python -m benchmarks.kernels.attention [--quick] [--only gqa|fp8|dense|mla]
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import torch
+
+from benchmarks.kernels.timing import Timing, Work, copy_bandwidth, in_graph
+from vortex.kernels.attention import SparseDecode, attention_programs
+from vortex.runtime.device import DeviceStep, StepSize
+from vortex.runtime.pool import KVPool
+
+STORE_BYTES = 24 << 30
+TOLERANCE = 2e-2
+"""Largest error of an output, whose values are sums of standard normal numbers, in bfloat16."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A step: `batch` requests of `context` tokens that read `chosen` blocks for each kv head; `chosen` 0:
+    all of them, from the table. `rope` > 0: a latent of `dim` values."""
+
+    batch: int = 16
+    heads: int = 8
+    group: int = 4
+    dim: int = 128
+    block_size: int = 16
+    chosen: int = 64
+    context: int = 8192
+    kv_dtype: torch.dtype = torch.bfloat16
+    rope: int = 0
+
+    @property
+    def key_dim(self) -> int:
+        return self.dim + self.rope
+
+    @property
+    def blocks(self) -> int:
+        return self.context // self.block_size
+
+    @property
+    def listed(self) -> int:
+        return self.chosen or self.blocks
+
+    @property
+    def parts(self) -> int:
+        return 1 if self.rope else 2
+
+    @property
+    def token_bytes(self) -> int:
+        return self.heads * self.key_dim * self.parts * self.kv_dtype.itemsize
+
+    @property
+    def read_bytes(self) -> int:
+        return self.batch * self.listed * self.block_size * self.token_bytes
+
+    @property
+    def label(self) -> str:
+        kind = "dense" if not self.chosen else f"{self.chosen} blocks"
+        shape = f"{self.dim}+{self.rope}" if self.rope else f"D {self.dim}"
+        name = str(self.kv_dtype).removeprefix("torch.")
+        return (
+            f"batch {self.batch}, {kind} of {self.block_size}, H {self.heads} G {self.group} {shape} {name}"
+        )
+
+
+def even_parts(places: list[int], programs: int) -> list[tuple[int, int, int]]:
+    """The parts of requests that read `places` blocks: of the smallest length that makes at most `programs`
+    of them, as equal as can be."""
+    length = 1
+    while sum(-(-n // length) for n in places) > max(programs, len(places)):
+        length += 1
+    found = []
+    for request, n in enumerate(places):
+        count = -(-n // length)
+        cuts = [n * j // count for j in range(count + 1)]
+        found += [(request, a, b - a) for a, b in pairwise(cuts)]
+    return found
+
+
+class Layers:
+    """The pools of several layers, a query for each, and the step that they share."""
+
+    def __init__(self, rows: Rows, store: torch.Tensor, programs: int | None = None) -> None:
+        self.rows, device = rows, store.device
+        slots = rows.batch * rows.context
+        each = slots * rows.heads * rows.key_dim * rows.kv_dtype.itemsize
+        count = max(2, min(32, store.numel() // (each * rows.parts), math.ceil(400e6 / rows.read_bytes)))
+        flat = store[: count * rows.parts * each].view(rows.kv_dtype)
+        stored = flat.view(count, rows.parts, slots, rows.heads, rows.key_dim)
+        self.pools = [KVPool(*layer, kv_lora_rank=rows.dim if rows.rope else 0) for layer in stored]
+        many = rows.batch * rows.heads
+        self.q = torch.randn((count, many, rows.group, rows.key_dim), device=device).bfloat16()
+        self.size = StepSize(
+            requests=rows.batch,
+            heads=rows.heads,
+            blocks=rows.blocks,
+            chosen=rows.listed,
+            block_size=rows.block_size,
+            bos=1,
+            eos=1,
+            chunk=32,
+            share=rows.heads,
+            programs=programs or attention_programs(rows.heads, device, latent=bool(rows.rope)),
+        )
+        self.step = self._step(device)
+        self.scale = 1 / math.sqrt(rows.key_dim)
+
+    def _step(self, device: torch.device) -> DeviceStep:
+        rows, size = self.rows, self.size
+        step = DeviceStep(size, device)
+        step.seq_len.fill_(rows.context)
+        step.n.fill_(rows.blocks)
+        step.chosen.fill_(rows.listed)
+        step.table.copy_(torch.randperm(step.table.numel(), device=device).view_as(step.table))
+        parts = even_parts([rows.listed] * rows.batch, size.programs)
+        step.parts[: len(parts)] = torch.tensor(parts, dtype=torch.int32)
+        step.part_count.fill_(len(parts))
+        step.part_first.copy_(
+            torch.searchsorted(torch.tensor([p[0] for p in parts]), torch.arange(rows.batch + 1), side="left")
+        )
+        step.tokens.fill_(rows.listed * rows.block_size)
+        row = torch.arange(size.rows, device=device)
+        picks = torch.rand(size.rows, rows.blocks, device=device).argsort(1)[:, : rows.listed]
+        if not rows.chosen:
+            picks = picks.sort(1).values
+        request_table = step.table[row // rows.heads]
+        step.lists.copy_(request_table.gather(1, picks) * rows.heads + (row % rows.heads)[:, None])
+        return step
+
+    def works(self, run: Callable[[torch.Tensor, KVPool], object]) -> list[Work]:
+        return [
+            lambda q=q, pool=pool: run(q, pool)  # type: ignore[misc]
+            for q, pool in zip(self.q, self.pools, strict=True)
+        ]
+
+    def reference(self) -> torch.Tensor:
+        """The first layer's result, in float32."""
+        rows, (q, pool) = self.rows, (self.q[0], self.pools[0])
+        out = []
+        for row in range(self.size.rows):
+            ids = self.step.lists[row].long()
+            steps = torch.arange(rows.block_size, device=ids.device)
+            slots = ((ids // rows.heads * rows.block_size)[:, None] + steps).flatten()
+            k, v = (x[slots, row % rows.heads].float() for x in (pool.k, pool.v))
+            out.append(torch.softmax(q[row].float() @ k.T * self.scale, -1) @ v)
+        return torch.stack(out)
+
+
+def ours(on: Layers, triton: bool = False) -> Callable[[torch.Tensor, KVPool], torch.Tensor]:
+    """This project's kernel; `triton`: the one that serves every shape."""
+    rows = on.rows
+    decode = SparseDecode(on.size, rows.group, rows.key_dim, rows.dim, on.q.device)
+    out = torch.empty((on.size.rows, rows.group, rows.dim), dtype=torch.bfloat16, device=on.q.device)
+    if triton:
+        return lambda q, pool: decode.run_triton(q, pool, on.step, on.scale, out)
+    return lambda q, pool: decode.run(q, pool, on.step, on.scale, out)
+
+
+def head_views(pool: KVPool, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keys and values as pages of one head `[ids, block_size, 1, head_dim]`, one starting at each (slot,
+    head)."""
+    heads, dim = rows.heads, rows.key_dim
+    ids = (pool.k.shape[0] - rows.block_size + 1) * heads
+    shape, strides = (ids, rows.block_size, 1, dim), (dim, heads * dim, dim, 1)
+    k, v = (x.as_strided(shape, strides) for x in (pool.k, pool.v))
+    return k, v
+
+
+def page_ids(on: Layers) -> torch.Tensor:
+    """The lists as pages of `head_views`."""
+    heads, lists = on.rows.heads, on.step.lists
+    return lists // heads * (heads * on.rows.block_size) + lists % heads
+
+
+def flashinfer_rows(on: Layers, tensor_cores: bool) -> Callable[[torch.Tensor, KVPool], torch.Tensor]:
+    import flashinfer
+
+    rows, many = on.rows, on.size.rows
+    device = on.q.device
+    workspace = torch.empty(256 << 20, dtype=torch.uint8, device=device)
+    wrapper = flashinfer.BatchDecodeWithPagedKVCacheWrapper(workspace, "NHD", use_tensor_cores=tensor_cores)
+    starts = torch.arange(many + 1, dtype=torch.int32, device=device) * rows.listed
+    full = torch.full((many,), rows.block_size, dtype=torch.int32, device=device)
+    wrapper.plan(
+        *(starts, page_ids(on).flatten(), full, rows.group, 1, rows.dim, rows.block_size),
+        q_data_type=torch.bfloat16,
+        kv_data_type=rows.kv_dtype,
+    )
+    return lambda q, pool: wrapper.run(q, head_views(pool, rows))
+
+
+def xqa_rows(on: Layers) -> Callable[[torch.Tensor, KVPool], torch.Tensor]:
+    from flashinfer.decode import trtllm_batch_decode_with_kv_cache
+
+    rows = on.rows
+    workspace = torch.zeros(256 << 20, dtype=torch.uint8, device=on.q.device)
+    ids = page_ids(on)
+    return lambda q, pool: trtllm_batch_decode_with_kv_cache(
+        query=q,
+        kv_cache=head_views(pool, rows),
+        workspace_buffer=workspace,
+        block_tables=ids,
+        seq_lens=on.step.tokens,
+        max_seq_len=rows.listed * rows.block_size,
+        bmm1_scale=on.scale,
+        bmm2_scale=1.0,
+        kv_layout="NHD",
+    )
+
+
+def flashinfer_mla(on: Layers, backend: str) -> Callable[[torch.Tensor, KVPool], torch.Tensor]:
+    """FlashInfer's wrapper on the lists, a page a block."""
+    import flashinfer
+
+    rows, device = on.rows, on.q.device
+    workspace = torch.empty(256 << 20, dtype=torch.uint8, device=device)
+    wrapper = flashinfer.mla.BatchMLAPagedAttentionWrapper(workspace, backend=backend)
+    starts = torch.arange(rows.batch + 1, dtype=torch.int32, device=device)
+    wrapper.plan(
+        *(starts, starts * rows.listed, on.step.lists.flatten(), on.step.tokens, rows.group),
+        *(rows.dim, rows.rope, rows.block_size, False, on.scale, torch.bfloat16, rows.kv_dtype),
+    )
+
+    def run(q: torch.Tensor, pool: KVPool) -> torch.Tensor:
+        latent = pool.k.view(-1, rows.block_size, rows.key_dim)
+        found: torch.Tensor = wrapper.run(
+            q[..., : rows.dim], q[..., rows.dim :], latent[..., : rows.dim], latent[..., rows.dim :]
+        )
+        return found
+
+    return run
+
+
+CONTENDERS: dict[str, Callable[[Layers], Callable[[torch.Tensor, KVPool], torch.Tensor]]] = {
+    "ours": ours,
+    "Triton": lambda on: ours(on, triton=True),
+    "XQA": xqa_rows,
+    "FlashInfer tc": lambda on: flashinfer_rows(on, True),
+    "FlashInfer": lambda on: flashinfer_rows(on, False),
+    "FlashInfer MLA fa2": lambda on: flashinfer_mla(on, "fa2"),
+    "FlashInfer MLA fa3": lambda on: flashinfer_mla(on, "fa3"),
+}
+"""By name: what makes the function that runs a layer."""
+
+
+def measure(rows: Rows, store: torch.Tensor, names: list[str], check: bool = True) -> dict[str, Timing | str]:
+    """Time of each contender on a case, or why there is none."""
+    on = Layers(rows, store)
+    expected = on.reference() if check else None
+    found: dict[str, Timing | str] = {}
+    for name in names:
+        try:
+            run = CONTENDERS[name](on)
+            if expected is not None:
+                error = (run(on.q[0], on.pools[0]).float() - expected).abs().max().item()
+                assert error < TOLERANCE, f"wrong by {error:.3g}"
+            found[name] = in_graph(on.works(run))
+        except Exception as error:
+            found[name] = f"{type(error).__name__}: {error}".split("\n")[0][:80]
+            torch.cuda.synchronize()
+    return found
+
+
+GQA = ["ours", "Triton", "XQA", "FlashInfer tc", "FlashInfer"]
+MLA = ["ours", "Triton", "FlashInfer MLA fa2", "FlashInfer MLA fa3"]
+
+
+def cases(quick: bool) -> Iterator[tuple[str, Rows, list[str]]]:
+    """What the documentation's table shows: group of the table, case, contenders."""
+    base = Rows()
+    for chosen in (32, 64, 128, 256):
+        yield "blocks", replace(base, chosen=chosen), GQA
+    if quick:
+        yield "mla", GLM, MLA
+        return
+    for batch in (1, 4, 64):
+        yield "batch", replace(base, batch=batch), GQA
+    for group in (1, 2, 8, 16):
+        yield "group", replace(base, group=group), GQA
+    for dim in (64, 80, 96, 256):
+        yield "head dim", replace(base, dim=dim), GQA
+    for block_size in (8, 32, 64, 128):
+        yield "block", replace(base, block_size=block_size, chosen=1024 // block_size), GQA
+    for kind in (torch.float8_e4m3fn, torch.float8_e5m2):
+        yield "fp8", replace(base, kv_dtype=kind), ["ours", "Triton", "FlashInfer tc"]
+    for batch in (1, 4, 16, 64):
+        yield "mla", replace(GLM, batch=batch), MLA
+    yield "mla", replace(GLM, group=128, block_size=64, chosen=32), MLA
+    for batch, context in ((16, 32768), (1, 32768), (1, 131072)):
+        yield (
+            "dense",
+            replace(base, chosen=0, batch=batch, context=context),
+            ["ours", "Triton", "FlashInfer tc"],
+        )
+    yield "dense mla", replace(GLM, chosen=0, context=32768), MLA
+
+
+GLM = Rows(heads=1, group=20, dim=512, rope=64, block_size=32, chosen=61)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="the four main cases and MLA")
+    parser.add_argument("--only", help="one group of the table")
+    parser.add_argument("--contenders", help="names, by comma")
+    given = parser.parse_args()
+    torch.manual_seed(0)
+    bandwidth = copy_bandwidth()
+    print(f"copy {bandwidth / 1e9:.0f} GB/s", flush=True)
+    store = torch.empty(STORE_BYTES, dtype=torch.uint8, device="cuda")
+    kept = None
+    for table, rows, names in cases(given.quick):
+        if given.only and table != given.only:
+            continue
+        if kept != rows.kv_dtype:
+            kept = rows.kv_dtype
+            for piece in torch.split(store, 1 << 30):
+                wide = torch.randn(len(piece) // kept.itemsize, device="cuda")
+                piece.view(kept).copy_(wide.to(kept))
+        if given.contenders:
+            names = [name for name in names if name in given.contenders.split(",")]
+        floor = rows.read_bytes / bandwidth * 1e6
+        found = measure(rows, store, names, check=bool(rows.chosen))
+        print(
+            f"{table} | {rows.label} | floor {floor:.1f}",
+            *(f"{n} {t}" for n, t in found.items()),
+            sep=" | ",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

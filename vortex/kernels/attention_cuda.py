@@ -1,0 +1,138 @@
+"""The decode attention kernels in CUDA: which shapes they serve, and their launches. See attention.cu."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from vortex.kernels.cuda import architecture, build, check, load, pointer, stream
+from vortex.runtime.device import DeviceStep
+from vortex.runtime.pool import KVPool
+
+_FOLDER = Path(__file__).parent
+_QUERIES = {torch.bfloat16: "__nv_bfloat16", torch.float16: "__half"}
+_NARROW = {torch.float8_e4m3fn: 0, torch.float8_e5m2: 1}
+_TILE = 16
+"""Tokens of a warp's tile: two blocks at most."""
+
+
+class Args(ctypes.Structure):
+    """`Args` of attention.cuh."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("q", "k", "v", "out", "accs", "stats", "tickets")),
+        *((name, ctypes.c_void_p) for name in ("n", "chosen", "seq_len", "table", "lists", "tokens")),
+        *((name, ctypes.c_void_p) for name in ("parts", "part_count", "part_first")),
+        ("scale", ctypes.c_float),
+        *((name, ctypes.c_long) for name in ("q_row", "q_head", "out_row", "out_head")),
+        *((name, ctypes.c_long) for name in ("k_slot", "k_head", "v_slot", "v_head", "room")),
+        *((name, ctypes.c_int) for name in ("table_row", "list_row", "heads", "share")),
+        *((name, ctypes.c_int) for name in ("block_shift", "group")),
+    ]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What a kernel is compiled for."""
+
+    query: torch.dtype
+    kv: torch.dtype
+    head_dim: int
+    group: int
+
+    @property
+    def serves(self) -> bool:
+        """Whether there is such a kernel."""
+        narrow = self.kv in _NARROW
+        return (
+            self.query in _QUERIES
+            and (narrow or self.kv == self.query)
+            and self.head_dim % (32 if narrow else 16) == 0
+            and 32 <= self.head_dim <= 256
+            and self.group <= 16
+            and self.head_dim * -(-self.group // 8) <= 256
+        )
+
+    @property
+    def source(self) -> str:
+        """One file: the settings, the shared part, the kernel."""
+        settings = {
+            "QUERY": _QUERIES[self.query],
+            "KV_BYTES": self.kv.itemsize,
+            "E5M2": _NARROW.get(self.kv, 0),
+            "DIM": self.head_dim,
+            "HEAD_TILES": -(-self.group // 8),
+            "STAGES": 3,
+        }
+        lines = [f"#define {name} {value}" for name, value in settings.items()]
+        kernel = (_FOLDER / "attention.cu").read_text()
+        shared = (_FOLDER / "attention.cuh").read_text().replace("#pragma once\n", "")
+        return "\n".join((*lines, shared, kernel.replace('#include "attention.cuh"\n', "")))
+
+
+@functools.cache
+def _kernel(variant: Variant, device: torch.device) -> tuple[ctypes.CDLL, int]:
+    """The library of a variant, and how many programs fill the device."""
+    library = load(build("attention", variant.source, architecture(device)))
+    each = ctypes.c_int()
+    with torch.cuda.device(device):
+        check(library.prepare(ctypes.byref(each)), "attention")
+    return library, each.value * torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def serves(q: torch.Tensor, pool: KVPool, out: torch.Tensor, block_size: int) -> bool:
+    """Whether `launch` takes these: on a GPU, not latents, everything in whole, aligned vectors."""
+    variant = Variant(q.dtype, pool.k.dtype, pool.head_dim, q.shape[1])
+    return (
+        q.is_cuda
+        and not pool.kv_lora_rank
+        and variant.serves
+        and block_size >= _TILE // 2
+        and block_size & (block_size - 1) == 0
+        and all(_aligned(x, 16) for x in pool.stored)
+        and _aligned(q, 4)
+        and _aligned(out, 8)
+    )
+
+
+def _aligned(x: torch.Tensor, to: int) -> bool:
+    """Whether every vector along the last dimension starts at a multiple of `to` bytes."""
+    return x.stride(-1) == 1 and all(
+        at % to == 0 for at in (x.data_ptr(), *(s * x.itemsize for s in x.stride()[:-1]))
+    )
+
+
+def launch(
+    q: torch.Tensor,
+    pool: KVPool,
+    step: DeviceStep,
+    scale: float,
+    out: torch.Tensor,
+    accs: torch.Tensor,
+    stats: torch.Tensor,
+    tickets: torch.Tensor,
+) -> None:
+    """One launch on the current stream; `scale` includes log2 e."""
+    size, k, v = step.size, pool.k, pool.v
+    library, programs = _kernel(Variant(q.dtype, k.dtype, pool.head_dim, q.shape[1]), q.device)
+    strides = [(x.stride(0), x.stride(1) if x.dim() == 3 else 0) for x in (k, v)]
+    args = Args(
+        *map(pointer, (q, k, v, out, accs, stats, tickets, step.n, step.chosen, step.seq_len, step.table)),
+        *map(pointer, (step.lists, step.tokens, step.parts, step.part_count, step.part_first)),
+        scale,
+        *q.stride()[:2],
+        *out.stride()[:2],
+        *(stride * k.itemsize for pair in strides for stride in pair),
+        stats.shape[1],
+        step.table.stride(0),
+        step.lists.stride(0),
+        size.heads,
+        size.share,
+        size.block_size.bit_length() - 1,
+        q.shape[1],
+    )
+    check(library.attend(ctypes.byref(args), programs, stream()), "attention")
