@@ -178,7 +178,8 @@ template <int THREADS, bool CLUSTER> struct Team {
 
     __device__ Team(Shared& shared) : shared(shared) {
         if constexpr (CLUSTER) rank = cg::this_cluster().block_rank(), ranks = cg::this_cluster().num_blocks();
-        for (int i = threadIdx.x; i < BINS; i += THREADS) shared.bins[0][i] = 0;
+#pragma unroll
+        for (int i = 0; i < OWN; ++i) shared.bins[0][threadIdx.x + i * THREADS] = 0;
     }
 
     __device__ void sync() const {
@@ -355,10 +356,25 @@ __global__ void __launch_bounds__(THREADS) select(const SCORE* scores, Step step
         {scores + size_t(step.rows) * step.blocks, bos, last, start, vectors},
 #endif
     };
+    const int pages = index / step.share, head = index % step.share;
+    const int* table = step.table + size_t(pages) * step.table_width;
+    int* list = step.lists + size_t(index) * step.list_width;
+    auto write = [&](int to, int place) {
+        if (to < step.list_width) list[to] = listing ? table[place] * step.share + head : place;
+    };
+    auto reserve = [&](int count) {  // everything but the `count` chosen blocks
+        if (!listing || team.rank != 0) return;
+#pragma unroll 1
+        for (int i = threadIdx.x; i < bos + step.eos; i += THREADS)
+            i < bos ? write(i, i) : write(i + count, last - bos + i);
+        if (threadIdx.x == 0)
+            step.tokens[index] = step.seq_len[request] - (last - bos - count) * step.block_size;
+    };
     Threshold thresholds[SELECTIONS];
 #pragma unroll
     for (int s = 0; s < SELECTIONS; ++s) {
         const u32 k = max(min(step.quotas[s] < 0 ? planned : step.quotas[s], last - bos), 0);
+        if constexpr (SELECTIONS == 1) reserve(k);
         thresholds[s] = find<HELD>(team, rows[s], k, u32(step.tolerance * k));
         if constexpr (SELECTIONS > 1) settle<HELD>(team, rows[s], thresholds[s]);
     }
@@ -377,20 +393,8 @@ __global__ void __launch_bounds__(THREADS) select(const SCORE* scores, Step step
     });
     auto before = team.sums(above, ties);
 
-    const u32 need = SELECTIONS > 1 ? 0 : thresholds[0].need;
-    const int count = before.all + need, front = listing ? bos : 0;
-    const int pages = index / step.share, head = index % step.share;
-    const int* table = step.table + size_t(pages) * step.table_width;
-    int* list = step.lists + size_t(index) * step.list_width;
-    auto write = [&](int to, int place) {
-        if (to < step.list_width) list[to] = listing ? table[place] * step.share + head : place;
-    };
-    if (listing && team.rank == 0) {
-        for (int i = threadIdx.x; i < bos; i += THREADS) write(i, i);
-        for (int i = threadIdx.x; i < step.eos; i += THREADS) write(bos + count + i, last + i);
-        if (threadIdx.x == 0)
-            step.tokens[index] = step.seq_len[request] - (n - bos - count - step.eos) * step.block_size;
-    }
+    const u32 need = SELECTIONS > 1 ? 0 : thresholds[0].need, front = listing ? bos : 0;
+    if constexpr (SELECTIONS > 1) reserve(before.all);
     for_vectors<HELD>(vectors, [&](int j) {
         const u32 bits = marked(j), own = __popc(bits & 0xFFFF) | __popc(bits >> 16) << 16;
         if (!__any_sync(ALL, own)) return;
