@@ -10,7 +10,8 @@ class EngineCounters(BaseModel):
 
     A row is one kv head of one request. `blocks_read` and `blocks_total` are what attention of the sparse
     layers read and what dense attention would have read, over steps, layers and rows; they leave out steps
-    in which no request was long enough to be sparse. `summary_bytes` and `buffer_bytes` are memory beside the KV cache.
+    in which no request was long enough to be sparse. `summary_bytes` and `buffer_bytes` are memory beside
+    the KV cache.
     """
 
     model_config = ConfigDict(extra="forbid")
