@@ -33,6 +33,13 @@ def canonical(graph: FlowGraph) -> FlowGraph:
     return _Canonical(graph).build()
 
 
+def canonical_refs(graph: FlowGraph) -> dict[Stage, dict[Ref, Ref]]:
+    """Where each stage's tensors are in the canonical form: those that it still has. Equal ones are one."""
+    made = _Canonical(graph)
+    made.build()
+    return {stage: dict(made.moved(stage)) for stage in Stage}
+
+
 def _digest(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -56,6 +63,7 @@ class _Canonical:
             self.indexer = self._values(Stage.INDEXER, self.field_key)
         self.builder = GraphBuilder(graph.kind, graph.traced_at)
         self.names: dict[str, str] = {}  # field key -> canonical name
+        self.placed: dict[Stage, dict[str, Ref]] = {}  # value key -> where it is in the canonical program
 
     def _values(self, stage: Stage, field_key: Callable[[str], str]) -> list[_Value]:
         values: list[_Value] = []
@@ -115,6 +123,20 @@ class _Canonical:
         self._emit(Stage.INDEXER, scoring, {}, self.field_key)
         return self.builder.finish(self.graph.guards)
 
+    def moved(self, stage: Stage) -> Iterator[tuple[Ref, Ref]]:
+        """Old and new refs of what is left of a stage's tensors, after `build`."""
+        if stage is Stage.INDEXER:
+            yield Ref.query(), Ref.query()
+        for name in self.injected:
+            yield Ref.field(name), Ref.field(name)
+        for name in self.fields:
+            key = self.field_key(name) if self.field_key(name) in self.names else self._before(name)
+            if key in self.names:
+                yield Ref.field(name), Ref.field(self.names[key])
+        for index, value in enumerate(self.cache if stage is Stage.CACHE else self.indexer):
+            if value.key in self.placed[stage]:
+                yield Ref.at(index), self.placed[stage][value.key]
+
     def _declare(self, scoring: Iterable[_Value]) -> list[str]:
         """Declares the fields that the live indexer uses, in the order of use; returns one original name
         for each."""
@@ -159,7 +181,7 @@ class _Canonical:
         field_key: Callable[[str], str],
     ) -> None:
         program = self.cache if stage is Stage.CACHE else self.indexer
-        placed: dict[str, Ref] = {}
+        placed = self.placed.setdefault(stage, {})
         for value in values:
             inputs = []
             for ref in value.inputs:

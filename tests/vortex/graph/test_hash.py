@@ -14,6 +14,8 @@ from vortex.errors import FlowTypeError
 from vortex.flow import load_graph, trace_source
 from vortex.graph import FlowGraph, Geometry, Node, Ref, Stage
 from vortex.graph.build import GraphBuilder
+from vortex.graph.canonical import canonical_refs
+from vortex.graph.model import RefKind
 from vortex.ops import find_op
 
 seeds = st.integers(0, 2**32)
@@ -231,3 +233,21 @@ def test_equality_is_of_content(field: str) -> None:
     assert hash(again) == hash(graph)
     assert getattr(again.canonical(), field) == getattr(graph.canonical(), field)
     assert graph != load_graph("block_sparse_attention")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32))
+def test_tensors_are_found_again_in_the_canonical_form(seed: int) -> None:
+    """Under their new refs the same ops make tensors of the same type; nothing of the form is left out."""
+    rng = Random(seed)
+    graph = scrambled(random_graph(rng), rng)
+    canonical = graph.canonical()
+    for stage, refs in canonical_refs(graph).items():
+        for old, new in refs.items():
+            assert graph.type_of(stage, old) == canonical.type_of(stage, new)
+            if new.kind is RefKind.NODE:
+                assert graph.program(stage)[old.node].op == canonical.program(stage)[new.node].op
+        made = {Ref.at(index) for index in range(len(canonical.program(stage)))}
+        assert made <= set(refs.values())
+    fields = {Ref.field(field.name) for field in canonical.fields}
+    assert fields <= set(canonical_refs(graph)[Stage.INDEXER].values())
