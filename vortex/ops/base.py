@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from vortex.dims import Dim
 from vortex.errors import FlowTypeError, unknown
 from vortex.graph.model import Attr, Format, Stage, TensorType
+from vortex.ops.emit import OUTSIDE, Emit
 from vortex.ops.params import Param
 from vortex.weights import Weight
 
@@ -168,6 +169,7 @@ class OpDef:
     params: tuple[Param, ...] = ()
     vectorised: Vectorised | None = None
     flops: Flops = one_per_element
+    triton: Emit = OUTSIDE
     swap: Normal | None = None  # commutative: the attributes after the two operands change places
     claims_output: bool = False
     selects: bool = False  # its result is a selection of blocks, which only a Union takes

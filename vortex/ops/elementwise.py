@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from vortex.graph.model import Attr, TensorType
 from vortex.ops.base import Args, Example, OpDef, lanewise, unchanged
+from vortex.ops.emit import number, over_each, ramp
 from vortex.ops.params import FloatParam
 from vortex.ops.registry import define
 from vortex.ops.rules import BOTH, broadcast, same_as_x
@@ -42,7 +43,13 @@ def _relu(args: Args, x: torch.Tensor) -> torch.Tensor:
     return torch.where(x >= args.number("alpha"), x, args.number("beta"))
 
 
-def _unary(name: str, doc: str, function: Callable[[Args, torch.Tensor], torch.Tensor], beta: float) -> None:
+def _unary(
+    name: str,
+    doc: str,
+    function: Callable[[Args, torch.Tensor], torch.Tensor],
+    beta: float,
+    triton: Callable[[Args], str],
+) -> None:
     define(
         OpDef(
             name=name,
@@ -52,6 +59,7 @@ def _unary(name: str, doc: str, function: Callable[[Args, torch.Tensor], torch.T
             operands=("x",),
             infer=same_as_x,
             reference=lanewise(function),
+            triton=over_each(triton, exact=lambda args: name == "Relu" and args.number("beta") == 0),
             flops=_transcendental,
             example=Example("beta=-1.0" if name in ("Sigmoid", "Silu") else "", ("c",)),
         )
@@ -59,7 +67,10 @@ def _unary(name: str, doc: str, function: Callable[[Args, torch.Tensor], torch.T
 
 
 def _binary(
-    name: str, doc: str, function: Callable[[Args, torch.Tensor, torch.Tensor], torch.Tensor]
+    name: str,
+    doc: str,
+    function: Callable[[Args, torch.Tensor, torch.Tensor], torch.Tensor],
+    triton: Callable[[Args], str],
 ) -> None:
     used = name == "Add"
     define(
@@ -71,6 +82,7 @@ def _binary(
             operands=("x", "y"),
             infer=broadcast,
             reference=lanewise(function),
+            triton=over_each(triton, exact=lambda args: name in ("Maximum", "Minimum")),
             swap=_swap_weights if used else unchanged,
             example=Example("alpha=1.0, beta=-1.0" if used else "", ("q", "c")),
         )
@@ -86,16 +98,38 @@ def _where(name: str, sign: str, compare: Callable[[torch.Tensor, torch.Tensor],
             operands=("x", "y"),
             infer=broadcast,
             reference=lanewise(lambda args, x, y: _choose(compare(x, y))),
+            triton=over_each(lambda args: f"tl.where({{0}} {sign} {{1}}, 0.0, {number(FALSE)})"),
             swap=unchanged if sign in ("==", "!=") else None,
             example=Example("", ("q", "c")),
         )
     )
 
 
-_binary("Maximum", "The larger of x and y. alpha and beta are ignored.", lambda args, x, y: x.maximum(y))
-_binary("Minimum", "The smaller of x and y. alpha and beta are ignored.", lambda args, x, y: x.minimum(y))
-_binary("Multiply", "x y. alpha and beta are ignored.", lambda args, x, y: x * y)
-_binary("Add", "alpha x + beta y.", lambda args, x, y: args.number("alpha") * x + args.number("beta") * y)
+def _sum(args: Args) -> str:
+    alpha, beta = args.number("alpha"), args.number("beta")
+    first = "{0}" if alpha == 1 else f"{{0}} * {number(alpha)}"
+    return f"{first} + {{1}}" if beta == 1 else f"{first} + {{1}} * {number(beta)}"
+
+
+_binary(
+    "Maximum",
+    "The larger of x and y. alpha and beta are ignored.",
+    lambda args, x, y: x.maximum(y),
+    lambda args: "maximum({0}, {1})",
+)
+_binary(
+    "Minimum",
+    "The smaller of x and y. alpha and beta are ignored.",
+    lambda args, x, y: x.minimum(y),
+    lambda args: "minimum({0}, {1})",
+)
+_binary("Multiply", "x y. alpha and beta are ignored.", lambda args, x, y: x * y, lambda args: "{0} * {1}")
+_binary(
+    "Add",
+    "alpha x + beta y.",
+    lambda args, x, y: args.number("alpha") * x + args.number("beta") * y,
+    _sum,
+)
 
 _where("WhereEqual", "==", lambda x, y: x == y)
 _where("WhereNotEqual", "!=", lambda x, y: x != y)
@@ -104,20 +138,46 @@ _where("WhereGreaterEqual", ">=", lambda x, y: x >= y)
 _where("WhereLess", "<", lambda x, y: x < y)
 _where("WhereLessEqual", "<=", lambda x, y: x <= y)
 
-_unary("Relu", "x where x >= alpha, beta elsewhere.", _relu, 0.0)
+_unary(
+    "Relu",
+    "x where x >= alpha, beta elsewhere.",
+    _relu,
+    0.0,
+    lambda args: f"tl.where({{0}} >= {number(args.number('alpha'))}, {{0}}, {number(args.number('beta'))})",
+)
 _unary(
     "Sigmoid",
     "1 / (1 + exp(beta x + alpha)); the logistic function is beta=-1.",
     lambda args, x: 1.0 / (1.0 + _ramp(args, x).exp()),
     0.0,
+    lambda args: f"tl.div_rn(1.0, 1.0 + tl.exp({ramp(args, '{0}')}))",
 )
 _unary(
     "Silu",
     "x / (1 + exp(beta x + alpha)); the usual SiLU is beta=-1.",
     lambda args, x: x / (1.0 + _ramp(args, x).exp()),
     0.0,
+    lambda args: f"tl.div_rn({{0}}, 1.0 + tl.exp({ramp(args, '{0}')}))",
 )
-_unary("Add_Mul", "beta x + alpha.", _ramp, 1.0)
-_unary("Abs", "|beta x + alpha|.", lambda args, x: _ramp(args, x).abs(), 1.0)
-_unary("Log", "ln(beta x + alpha), without clamping.", lambda args, x: _ramp(args, x).log(), 1.0)
-_unary("Exp", "exp(beta x + alpha), without clamping.", lambda args, x: _ramp(args, x).exp(), 1.0)
+_unary("Add_Mul", "beta x + alpha.", _ramp, 1.0, lambda args: ramp(args, "{0}"))
+_unary(
+    "Abs",
+    "|beta x + alpha|.",
+    lambda args, x: _ramp(args, x).abs(),
+    1.0,
+    lambda args: f"tl.abs({ramp(args, '{0}')})",
+)
+_unary(
+    "Log",
+    "ln(beta x + alpha), without clamping.",
+    lambda args, x: _ramp(args, x).log(),
+    1.0,
+    lambda args: f"tl.log({ramp(args, '{0}')})",
+)
+_unary(
+    "Exp",
+    "exp(beta x + alpha), without clamping.",
+    lambda args, x: _ramp(args, x).exp(),
+    1.0,
+    lambda args: f"tl.exp({ramp(args, '{0}')})",
+)

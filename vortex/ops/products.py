@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from vortex.dims import Dim
 from vortex.graph.model import Format, TensorType
 from vortex.ops.base import Args, Call, Example, OpDef, lanewise
+from vortex.ops.emit import Emit
 from vortex.ops.params import AxesParam
 from vortex.ops.registry import define
 from vortex.ops.rules import BOTH, INDEXER
@@ -101,6 +102,7 @@ define(
         infer=_gemm,
         reference=lanewise(lambda args, x, y: y @ x.transpose(-1, -2)),
         vectorised=_gemm_rows,
+        triton=Emit(lanes=lambda w, args, inputs: w.product(*inputs)),
         flops=_gemm_flops,
         example=Example("", ("q", "c")),
     )
@@ -113,6 +115,7 @@ define(
         operands=("x", "y"),
         infer=_gemv,
         reference=lanewise(lambda args, x, y: (x * y).sum(-1, keepdim=True)),
+        triton=Emit(lanes=lambda w, args, inputs: w.product(*inputs)),
         flops=_gemm_flops,
         example=Example("", ("qm", "c")),
         elsewhere="Use vortex.cache.GeMM",
@@ -128,6 +131,7 @@ define(
         operands=("x", "y"),
         infer=_kron,
         reference=lanewise(_kron_values),
+        triton=Emit(lanes=lambda w, args, inputs: w.kron(*inputs, {int(i) for i in args.integers("dim")})),
         example=Example("dim=(1,)", ("q", "c")),
         elsewhere="Take the product in the indexer, or Multiply operands that broadcast",
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from vortex.dims import Dim
 from vortex.graph.model import Format, TensorType
 from vortex.ops.base import Args, Call, Example, OpDef, Row
+from vortex.ops.emit import Emit, How, Statistic, Tile, Writer, number
 from vortex.ops.params import IntParam
 from vortex.ops.registry import define
 from vortex.ops.rules import BOTH, CACHE, INDEXER, LAST, any_axis, inner_axis, masked, require_blocks, sized
@@ -29,6 +30,41 @@ def _infer(call: Call) -> TensorType:
 
 def _flops(args: Args, types: tuple[TensorType, ...], out: TensorType) -> int:
     return types[0].numel
+
+
+_HOW: dict[str, How] = {"Max": "max", "Min": "min"}
+
+
+def _emission(name: str) -> Emit:
+    """`Max`, `Min`, `Mean`, `Sum` and `L2Norm`: reduce the numbers, or their squares, and finish."""
+    how = _HOW.get(name, "sum")
+
+    def numbers(w: Writer, x: Tile) -> Tile:
+        return w.each("{0} * {0}", x) if name == "L2Norm" else x
+
+    def finish(w: Writer, total: Tile, count: str) -> Tile:
+        if name == "Mean":
+            return w.each(f"tl.div_rn({{0}}, {count})", total)
+        return w.each("tl.sqrt_rn({0})", total) if name == "L2Norm" else total
+
+    def lanes(w: Writer, args: Args, inputs: tuple[Tile, ...]) -> Tile:
+        (x,), dim = inputs, args.integer("dim")
+        if "k" in args.values:
+            k = args.dim("k").hint
+            return finish(w, w.grouped(numbers(w, x), dim, k, how), number(k))
+        size = x.rows if dim == 1 else x.cols
+        return finish(w, w.reduced(numbers(w, x), dim, how), number(size))
+
+    def finished(w: Writer, args: Args, totals: tuple[Tile, ...], count: str) -> Tile:
+        found = finish(w, totals[0], f"tl.maximum({count}, 1).to(tl.float32)")
+        return w.each(f"tl.where({count} > 0, {{0}}, 0.0)", found)
+
+    return Emit(
+        lanes=lanes,
+        statistics=(Statistic(how, lambda w, args, x, earlier: numbers(w, x)),),
+        finished=finished,
+        exact=lambda args: name in _HOW,
+    )
 
 
 def _define(name: str, doc: str, reduce: Reduce, neutral: float) -> None:
@@ -59,6 +95,7 @@ def _define(name: str, doc: str, reduce: Reduce, neutral: float) -> None:
             infer=_infer,
             reference=reference,
             vectorised=vectorised,
+            triton=_emission(name),
             flops=_flops,
             across_blocks=lambda args: args.integer("dim") == 0,
             example=Example("dim=1", ("q",)),
@@ -95,6 +132,7 @@ def _interleaved(name: str, doc: str, reduce: Reduce) -> None:
             operands=("x",),
             infer=infer,
             reference=reference,
+            triton=_emission(name.removesuffix("Interleave")),
             flops=_flops,
             example=Example("dim=1, k=4", ("k",)),
             elsewhere="In the indexer, Reshape first and then reduce over dim 1 or 2",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from vortex.graph.model import Format, TensorType
 from vortex.ops.base import Args, Call, Example, OpDef, lanewise
+from vortex.ops.emit import Emit, Tile, Writer, always, copied, number
 from vortex.ops.params import FloatParam, IntParam
 from vortex.ops.registry import define
 from vortex.ops.rules import BOTH, CACHE, INDEXER, inner_axis, same_as_x, sized
@@ -63,6 +64,15 @@ def _mask_values(args: Args, x: torch.Tensor) -> torch.Tensor:
     return out
 
 
+def _emit_mask(w: Writer, args: Args, inputs: tuple[Tile, ...]) -> Tile:
+    start, end = args.dim("start").hint, args.dim("end").hint
+    at = "{row}" if args.integer("dim") == 1 else "{col}"
+    inside, outside = number(args.number("alpha")), number(args.number("beta"))
+    return w.constant(
+        f"tl.where(({at} >= {start}) & ({at} < {end}), {inside}, {outside})", inputs[0].rows, inputs[0].cols
+    )
+
+
 def _fill(call: Call) -> TensorType:
     if call.output is None:
         call.fail("needs the field that it fills", 'Write fill(cache["name"], loc=loc, ctx=ctx)')
@@ -115,6 +125,7 @@ define(
         operands=("x",),
         infer=lambda call: call.like(call.x.cols, call.x.rows),
         reference=lanewise(lambda args, x: x.transpose(-1, -2)),
+        triton=Emit(lanes=lambda w, args, inputs: w.transposed(inputs[0]), exact=always),
         flops=_free,
         example=Example("", ("q",)),
         elsewhere="Transpose in the indexer; for a product, GeMM(x, y) is y x^T",
@@ -130,6 +141,10 @@ define(
         infer=_reshape,
         reference=lanewise(
             lambda args, x: x.reshape(*x.shape[:-2], args.dim("rows").hint, args.dim("cols").hint)
+        ),
+        triton=Emit(
+            lanes=lambda w, args, x: w.reshaped(x[0], args.dim("rows").hint, args.dim("cols").hint),
+            exact=always,
         ),
         flops=_free,
         example=Example("-1, 2, 64", ("c",)),
@@ -150,6 +165,9 @@ define(
         operands=("x",),
         infer=_mask_slice,
         reference=lanewise(_mask_values),
+        triton=Emit(
+            lanes=_emit_mask, exact=lambda args: {args.number("alpha"), args.number("beta")} <= {0.0, 1.0}
+        ),
         example=Example("0, 8, 2, alpha=0.0, beta=1.0", ("q",)),
     )
 )
@@ -163,6 +181,11 @@ define(
         infer=_fill,
         reference=lambda args, inputs, row: _fill_values(args, "cpu"),
         vectorised=lambda args, inputs, valid: _fill_values(args, valid.device),
+        triton=Emit(
+            lanes=lambda w, args, inputs: w.constant(
+                number(args.number("alpha")), args.type.rows.hint, args.type.cols.hint
+            )
+        ),
         writes_field=True,
         example=Example("alpha=1.0", ()),
         elsewhere="Fill fields in forward_cache; a constant in the indexer is MaskSlice(0, 0, 1, beta=value)",
@@ -176,6 +199,7 @@ define(
         operands=("field",),
         infer=_load,
         reference=lanewise(lambda args, x: x),
+        triton=copied(),
         flops=_free,
         example=Example("", ("f",)),
         elsewhere="The cache stage reads fields directly",
@@ -190,6 +214,7 @@ define(
         operands=("x",),
         infer=_save,
         reference=lanewise(lambda args, x: x),
+        triton=copied(),
         flops=_free,
         writes_field=True,
         side_effect=True,

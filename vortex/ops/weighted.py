@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from vortex.dims import Dim
 from vortex.graph.model import Format, TensorType
 from vortex.ops.base import Args, Call, Example, OpDef, Row
+from vortex.ops.emit import Emit
 from vortex.ops.params import AnyParam, DtypeParam, FloatParam, LookupParam, WeightParam, lookup
 from vortex.ops.registry import define
 from vortex.ops.rules import INDEXER, block_axis, masked, require_blocks, same_as_x, sized
@@ -121,7 +122,7 @@ def _conv(call: Call) -> TensorType:
     return same_as_x(call)
 
 
-def _taps(args: Args, device: torch.device | str) -> torch.Tensor:
+def taps(args: Args, device: torch.device | str) -> torch.Tensor:
     """The weight `[K, D0, D1]` as stored in its dtype."""
     import torch
 
@@ -132,7 +133,7 @@ def _conv_row(args: Args, inputs: tuple[torch.Tensor, ...], row: Row) -> torch.T
     (x,) = inputs
     out, first = x.new_zeros(x.shape), row.span.start
     for at in range(first, row.span.stop):
-        for back, tap in enumerate(_taps(args, x.device)):
+        for back, tap in enumerate(taps(args, x.device)):
             if at - back >= first:
                 out[at] += tap * x[at - back]
     return out
@@ -141,7 +142,7 @@ def _conv_row(args: Args, inputs: tuple[torch.Tensor, ...], row: Row) -> torch.T
 def _conv_rows(args: Args, inputs: tuple[torch.Tensor, ...], valid: torch.Tensor) -> torch.Tensor:
     x = masked(inputs[0], valid, 0.0)
     out = x.new_zeros(x.shape)
-    for back, tap in enumerate(_taps(args, x.device)[: x.shape[1]]):
+    for back, tap in enumerate(taps(args, x.device)[: x.shape[1]]):
         out[:, back:] += tap * x[:, : x.shape[1] - back]
     return out
 
@@ -207,6 +208,10 @@ define(
         infer=_conv,
         reference=_conv_row,
         vectorised=_conv_rows,
+        triton=Emit(
+            window=lambda w, args, inputs: w.each("{0} + {1} * {2}", *inputs),
+            taps=lambda args: _given(args, "weight").shape[0],
+        ),
         flops=_conv_flops,
         across_blocks=lambda args: True,
         example=Example("[[[0.75]], [[0.25]]]", ("s",)),

@@ -1,13 +1,19 @@
-"""Targets: what runs a graph. `reference` is the definition of right, `torch` the default."""
+"""Targets: what runs a graph. `reference` is the definition of right, `torch` the default, `triton` generates
+kernels and is there where triton is installed."""
 
 from __future__ import annotations
+
+from importlib.util import find_spec
 
 from vortex.errors import ConfigError, unknown
 from vortex.targets.base import LayerCache, Program, Target
 from vortex.targets.reference import ReferenceTarget
 from vortex.targets.torch import TorchTarget
+from vortex.targets.triton import TritonTarget
 
 TARGETS: dict[str, Target] = {target.name: target for target in (ReferenceTarget(), TorchTarget())}
+if find_spec("triton") is not None:
+    TARGETS[TritonTarget.name] = TritonTarget()
 
 
 def get_target(name: str) -> Target:
@@ -17,4 +23,13 @@ def get_target(name: str) -> Target:
     return TARGETS[name]
 
 
-__all__ = ["TARGETS", "LayerCache", "Program", "ReferenceTarget", "Target", "TorchTarget", "get_target"]
+__all__ = [
+    "TARGETS",
+    "LayerCache",
+    "Program",
+    "ReferenceTarget",
+    "Target",
+    "TorchTarget",
+    "TritonTarget",
+    "get_target",
+]

@@ -1,0 +1,88 @@
+"""What the kernels of a flow leave for each other in memory: made once, for the largest step, for all layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from vortex.ops.emit import power_of_two
+from vortex.runtime.device import StepSize
+from vortex.targets.triton.layout import Layout
+from vortex.targets.triton.source import KernelSource, ModuleSource
+
+TILE_NUMBERS = 2**13
+"""Numbers that the widest tile of a program should hold: 64 registers a thread at 4 warps."""
+MOST_SLOTS = 128
+"""Tiles whose statistics a row stage reads at a time."""
+WARP_NUMBERS = 2**11
+"""Numbers that a warp holds of the widest tile, at most, before there are more than 4 of them."""
+PROGRAMS_PER_PROCESSOR = 8
+INTERPRETED_PROGRAMS = 3
+
+
+def tile_blocks(kernel: KernelSource, size: StepSize) -> int:
+    """Blocks of a tile of a block stage; they divide a chunk."""
+    return max(1, min(size.chunk, power_of_two(TILE_NUMBERS // kernel.widest + 1) // 2))
+
+
+def tile_slots(kernel: KernelSource) -> int:
+    return max(1, min(MOST_SLOTS, power_of_two(TILE_NUMBERS // kernel.widest + 1) // 2))
+
+
+def warps(kernel: KernelSource, blocks: int) -> int:
+    return max(4, min(16, power_of_two(kernel.widest * blocks // WARP_NUMBERS)))
+
+
+def programs(device: torch.device) -> int:
+    """Programs that share the work of a kernel."""
+    if device.type != "cuda":
+        return INTERPRETED_PROGRAMS
+    return PROGRAMS_PER_PROCESSOR * torch.cuda.get_device_properties(device).multi_processor_count
+
+
+@dataclass
+class ProgramBuffers:
+    """`scores [selections, rows, blocks]`; the rest is described in `Layout`. `tensors` by the names of the
+    kernels' parameters. `tiles`: blocks of a tile, by block stage."""
+
+    size: StepSize
+    device: torch.device
+    scores: torch.Tensor
+    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
+    tiles: dict[int, int] = field(default_factory=dict)
+    programs: int = 1
+
+    @classmethod
+    def of(
+        cls,
+        module: ModuleSource,
+        layout: Layout,
+        size: StepSize,
+        device: torch.device,
+        selections: int,
+        score_dtype: torch.dtype,
+    ) -> ProgramBuffers:
+        def numbers(*shape: int) -> torch.Tensor:
+            return torch.zeros(shape, device=device)
+
+        scores = torch.zeros((selections, size.rows, size.blocks), dtype=score_dtype, device=device)
+        made = cls(size, device, scores, programs=programs(device))
+        made.tensors = {"scores": scores, "values": numbers(size.rows, max(layout.row_size, 1))}
+        for ref in layout.kept:
+            rows, cols = layout.shape(ref)
+            made.tensors[f"kept_{layout.name(ref)}"] = numbers(size.rows, size.blocks, rows * cols)
+        scratch = 1
+        for kernel in [*module.kernels, *([module.summarize] if module.summarize else [])]:
+            stage, blocks = kernel.stage, 1
+            if stage is not None and not stage.of_rows:
+                blocks = made.tiles[stage.number] = tile_blocks(kernel, size)
+                if stage.number in layout.partial_sizes:
+                    tiles = size.blocks // blocks + 1
+                    shape = size.rows, tiles, layout.partial_sizes[stage.number]
+                    made.tensors[f"partials_{stage.number}"] = numbers(*shape)
+            elif stage is not None:
+                blocks = tile_slots(kernel)
+            scratch = max(scratch, kernel.scratch * blocks)
+        made.tensors["scratch"] = numbers(made.programs * scratch)
+        return made

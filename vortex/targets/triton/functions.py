@@ -1,0 +1,60 @@
+"""Functions that generated kernels call, as text: a module holds those that it uses."""
+
+from __future__ import annotations
+
+import re
+
+from vortex.config import Dtype
+from vortex.runtime.dtypes import CLAMP
+
+_TEXTS: dict[str, str] = {
+    "maximum": '''
+@triton.jit
+def maximum(x, y):
+    """The larger one; NaN where either is."""
+    return tl.maximum(x, y, propagate_nan=tl.PropagateNan.ALL)
+''',
+    "minimum": '''
+@triton.jit
+def minimum(x, y):
+    """The smaller one; NaN where either is."""
+    return tl.minimum(x, y, propagate_nan=tl.PropagateNan.ALL)
+''',
+    "matmul": '''
+@triton.jit
+def matmul(a, b, total, EXACT: tl.constexpr, NARROW: tl.constexpr):
+    """total + a b^T on tensor cores, as exact as float32: in the narrow format where it holds the operands."""
+    if EXACT and NARROW == 1:
+        return tl.dot(a.to(tl.bfloat16), tl.trans(b.to(tl.bfloat16)), total)
+    elif EXACT and NARROW == 2:
+        return tl.dot(a.to(tl.float16), tl.trans(b.to(tl.float16)), total)
+    else:
+        return tl.dot(a, tl.trans(b), total, input_precision="tf32x3")
+''',
+}
+
+_FORMATS: dict[Dtype, str] = {
+    "bfloat16": "bfloat16",
+    "float16": "float16",
+    "fp8_e4m3": "float8e4nv",
+    "fp8_e5m2": "float8e5",
+}
+
+
+def _rounded(dtype: Dtype) -> str:
+    head = f'\n@triton.jit\ndef rounded(x):\n    """x as {dtype} holds it, in float32."""\n'
+    if dtype == "float32":
+        return head + "    return x\n"
+    limit = CLAMP.get(dtype)
+    if limit is not None:
+        head += f"    x = minimum(maximum(x, -{limit}), {limit})\n"
+    return head + f"    return x.to(tl.{_FORMATS[dtype]}).to(tl.float32)\n"
+
+
+def used_functions(body: str, dtype: Dtype) -> list[str]:
+    """The functions that `body` calls, each after those that it calls itself."""
+    texts = {**_TEXTS, "rounded": _rounded(dtype)}
+    wanted = {name for name in texts if re.search(rf"\b{name}\b", body)}
+    if "rounded" in wanted and dtype in CLAMP:
+        wanted |= {"maximum", "minimum"}
+    return [text.strip("\n") for name, text in texts.items() if name in wanted]

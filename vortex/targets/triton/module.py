@@ -1,0 +1,62 @@
+"""Generated modules on disk: named by the hash of their text, shared by all processes."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import sys
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+
+from vortex.budget.compiled import cache_folder
+from vortex.errors import ConfigError
+
+
+def path_of(text: str, folder: str | None) -> Path:
+    """Where the module of a text belongs. Its name holds the text's hash."""
+    key = hashlib.sha256(text.encode()).hexdigest()
+    return cache_folder(folder) / "triton" / f"{key[:40]}.py"
+
+
+def written(text: str, folder: str | None = None) -> Path:
+    """The file with exactly this text, written unless it is there. Any number of processes may ask at once;
+    one that was cut short or changed is replaced."""
+    path = path_of(text, folder)
+    try:
+        if path.read_text() == text:
+            return path
+    except (OSError, UnicodeDecodeError):
+        pass
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+        os.replace(name, path)
+    except OSError as error:
+        raise ConfigError(f"compilation_cache_dir: cannot write {path.parent}: {error}") from None
+    return path
+
+
+@lru_cache(maxsize=512)
+def load(path: Path) -> ModuleType:
+    """The module in a file, imported once."""
+    from vortex.kernels.triton_setup import triton  # before a kernel is defined
+
+    del triton
+    name = f"vortex_generated_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # the interpreter reads a kernel's source through it
+    spec.loader.exec_module(module)
+    return module
+
+
+@lru_cache(maxsize=512)
+def written_once(text: str, folder: str | None) -> Path:
+    """`written`, once a process."""
+    return written(text, folder)
