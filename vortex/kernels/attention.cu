@@ -295,7 +295,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) decode(const __grid_con
       }
     }
     if (it.pieces > 1 && last_of_row(a.tickets + it.row, it.pieces, flag))
-      merge_parts<QUERY, DIM>(a, it, tops, norms);
+      merge_parts<QUERY, DIM>(a, it, 0, a.group, tops, norms);
     __syncthreads();
   }
 }

@@ -172,37 +172,48 @@ __device__ __forceinline__ bool last_of_row(int* ticket, int pieces, int* shared
   return last;
 }
 
-// Adds up the parts of a row in their order. `tops`, `norms`: room for a number a head in shared memory.
-template <class T, int VALUES>
-__device__ __forceinline__ void merge_parts(const Args& a, const Item& it, float* tops, float* norms) {
+// Adds up the parts of a row in their order, for `count` query heads from `head` on. `tops`, `norms`: room for
+// a number a head in shared memory.
+template <class T, int WIDTH>
+__device__ __forceinline__ void merge_parts(const Args& a, const Item& it, int head, int count, float* tops,
+                                            float* norms) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
-  const float* masses = a.stats + a.room * a.group;
-  const long first = (long(it.begin) * a.heads + it.head) * a.group, step = long(a.heads) * a.group;
-  for (int g = warp; g < a.group; g += warps) {
+  const long first = (long(it.begin) * a.heads + it.head) * a.group + head, step = long(a.heads) * a.group;
+  const float *stats = a.stats + first, *masses = stats + a.room * a.group;
+  for (int g = warp; g < count; g += warps) {
     float top = -INFINITY, mass = 0.f;
-    for (int p = lane; p < it.pieces; p += 32) top = fmaxf(top, __ldcg(a.stats + first + p * step + g));
+    for (int p = lane; p < it.pieces; p += 32) top = fmaxf(top, __ldcg(stats + p * step + g));
     for (int s = 1; s < 32; s *= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, s));
-    for (int p = lane; p < it.pieces; p += 32) {
-      const long at = first + p * step + g;
-      mass += __ldcg(masses + at) * weight(__ldcg(a.stats + at), top);
-    }
+    for (int p = lane; p < it.pieces; p += 32)
+      mass += __ldcg(masses + p * step + g) * weight(__ldcg(stats + p * step + g), top);
     for (int s = 1; s < 32; s *= 2) mass += __shfl_xor_sync(~0u, mass, s);
     if (lane == 0) tops[g] = top, norms[g] = mass > 0.f ? 1.f / mass : 0.f;
   }
   __syncthreads();
-  T* out = static_cast<T*>(a.out) + it.row * a.out_row;
-  for (int at = threadIdx.x; at < a.group * (VALUES / 4); at += blockDim.x) {
-    const int g = at / (VALUES / 4), column = at % (VALUES / 4) * 4;
-    const float top = tops[g], norm = norms[g];
-    float4 sum = {0.f, 0.f, 0.f, 0.f};
-#pragma unroll 8
+  constexpr int VECTORS = WIDTH / 4, AT_ONCE = 2;
+  T* out = static_cast<T*>(a.out) + it.row * a.out_row + head * a.out_head;
+  const float4* accs = reinterpret_cast<const float4*>(a.accs) + first * VECTORS;
+  const int all = count * VECTORS;
+  for (int start = threadIdx.x; start < all; start += AT_ONCE * blockDim.x) {
+    float4 sum[AT_ONCE] = {};
+#pragma unroll 4
     for (int p = 0; p < it.pieces; ++p) {
-      const long entry = first + p * step + g;
-      const float4 x = __ldcg(reinterpret_cast<const float4*>(a.accs + entry * VALUES + column));
-      const float w = weight(__ldcg(a.stats + entry), top);
-      sum.x += x.x * w, sum.y += x.y * w, sum.z += x.z * w, sum.w += x.w * w;
+#pragma unroll
+      for (int j = 0; j < AT_ONCE; ++j) {
+        const int at = min(start + j * int(blockDim.x), all - 1), g = at / VECTORS;
+        const float4 x = __ldcg(accs + p * step * VECTORS + at);
+        const float w = weight(__ldcg(stats + p * step + g), tops[g]);
+        sum[j].x += x.x * w, sum[j].y += x.y * w, sum[j].z += x.z * w, sum[j].w += x.w * w;
+      }
     }
-    uint2 packed = {pack<T>(sum.x * norm, sum.y * norm), pack<T>(sum.z * norm, sum.w * norm)};
-    *reinterpret_cast<uint2*>(out + g * a.out_head + column) = packed;
+#pragma unroll
+    for (int j = 0; j < AT_ONCE; ++j) {
+      const int at = start + j * blockDim.x, g = at / VECTORS;
+      if (at >= all) break;
+      const float norm = norms[g];
+      const uint2 packed = {pack<T>(sum[j].x * norm, sum[j].y * norm),
+                            pack<T>(sum[j].z * norm, sum[j].w * norm)};
+      *reinterpret_cast<uint2*>(out + g * a.out_head + at % VECTORS * 4) = packed;
+    }
   }
 }

@@ -16,8 +16,6 @@ from vortex.runtime.pool import KVPool
 _FOLDER = Path(__file__).parent
 _QUERIES = {torch.bfloat16: "__nv_bfloat16", torch.float16: "__half"}
 _NARROW = {torch.float8_e4m3fn: 0, torch.float8_e5m2: 1}
-_TILE = 16
-"""Tokens of a warp's tile: two blocks at most."""
 
 
 class Args(ctypes.Structure):
@@ -37,39 +35,51 @@ class Args(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Variant:
-    """What a kernel is compiled for."""
+    """What a kernel is compiled for; `values`: columns of a latent that are its value, 0 where K and V are
+    apart."""
 
     query: torch.dtype
     kv: torch.dtype
     head_dim: int
+    values: int
     group: int
+
+    @classmethod
+    def of(cls, q: torch.Tensor, pool: KVPool) -> Variant:
+        return cls(q.dtype, pool.k.dtype, pool.head_dim, pool.kv_lora_rank, q.shape[1])
+
+    @property
+    def head_tiles(self) -> int:
+        """Of 8 query heads."""
+        return min(4, -(-self.group // 8))
 
     @property
     def serves(self) -> bool:
         """Whether there is such a kernel."""
-        narrow = self.kv in _NARROW
+        dim, narrow = self.head_dim, self.kv in _NARROW
+        if self.query not in _QUERIES or not (narrow or self.kv == self.query):
+            return False
+        if self.values:
+            return (
+                not narrow and dim % 64 == 0 and self.values % 128 == 0 and 256 <= self.values <= dim <= 640
+            )
         return (
-            self.query in _QUERIES
-            and (narrow or self.kv == self.query)
-            and self.head_dim % (32 if narrow else 16) == 0
-            and 32 <= self.head_dim <= 256
-            and self.group <= 16
-            and self.head_dim * -(-self.group // 8) <= 256
+            dim % (32 if narrow else 16) == 0
+            and 32 <= dim
+            and dim * self.head_tiles <= 256 >= 16 * self.group
         )
 
     @property
     def source(self) -> str:
         """One file: the settings, the shared part, the kernel."""
-        settings = {
-            "QUERY": _QUERIES[self.query],
-            "KV_BYTES": self.kv.itemsize,
-            "E5M2": _NARROW.get(self.kv, 0),
-            "DIM": self.head_dim,
-            "HEAD_TILES": -(-self.group // 8),
-            "STAGES": 3,
-        }
+        name = "attention_mla.cu" if self.values else "attention.cu"
+        settings = {"QUERY": _QUERIES[self.query], "DIM": self.head_dim, "HEAD_TILES": self.head_tiles}
+        if self.values:
+            settings |= {"VALUES": self.values, "STAGES": 5}
+        else:
+            settings |= {"KV_BYTES": self.kv.itemsize, "E5M2": _NARROW.get(self.kv, 0), "STAGES": 3}
         lines = [f"#define {name} {value}" for name, value in settings.items()]
-        kernel = (_FOLDER / "attention.cu").read_text()
+        kernel = (_FOLDER / name).read_text()
         shared = (_FOLDER / "attention.cuh").read_text().replace("#pragma once\n", "")
         return "\n".join((*lines, shared, kernel.replace('#include "attention.cuh"\n', "")))
 
@@ -85,13 +95,12 @@ def _kernel(variant: Variant, device: torch.device) -> tuple[ctypes.CDLL, int]:
 
 
 def serves(q: torch.Tensor, pool: KVPool, out: torch.Tensor, block_size: int) -> bool:
-    """Whether `launch` takes these: on a GPU, not latents, everything in whole, aligned vectors."""
-    variant = Variant(q.dtype, pool.k.dtype, pool.head_dim, q.shape[1])
+    """Whether `launch` takes these: on a GPU, blocks of 8 tokens or more, everything in whole, aligned
+    vectors."""
     return (
         q.is_cuda
-        and not pool.kv_lora_rank
-        and variant.serves
-        and block_size >= _TILE // 2
+        and Variant.of(q, pool).serves
+        and block_size >= 8
         and block_size & (block_size - 1) == 0
         and all(_aligned(x, 16) for x in pool.stored)
         and _aligned(q, 4)
@@ -118,7 +127,7 @@ def launch(
 ) -> None:
     """One launch on the current stream; `scale` includes log2 e."""
     size, k, v = step.size, pool.k, pool.v
-    library, programs = _kernel(Variant(q.dtype, k.dtype, pool.head_dim, q.shape[1]), q.device)
+    library, programs = _kernel(Variant.of(q, pool), q.device)
     strides = [(x.stride(0), x.stride(1) if x.dim() == 3 else 0) for x in (k, v)]
     args = Args(
         *map(pointer, (q, k, v, out, accs, stats, tickets, step.n, step.chosen, step.seq_len, step.table)),

@@ -1,0 +1,219 @@
+// Decode attention over latents (MLA): one key for all query heads, whose first VALUES columns are the value, in
+// 16 bits. Compiled with QUERY (the type of q, out and the latents), DIM, VALUES, HEAD_TILES (of 8 query heads)
+// and STAGES.
+//
+// A block has a multiprocessor to itself and takes an item for a tile of query heads: its 8 warps go through
+// the item's tiles of 32 tokens together, in a ring of STAGES tiles in shared memory; each latent is read once.
+// Logits K q^T: a warp has 16 tokens and a quarter of the columns of the key, with its part of q in registers;
+// the quarters are added in shared memory. Softmax: a warp has some heads, a lane a token. Results V^T P^T: a
+// warp has an eighth of the columns of the value.
+#include "attention.cuh"
+
+constexpr int WARPS = 8, THREADS = WARPS * 32, TOKENS = 32, QUARTERS = 4;
+constexpr int ROW = DIM * 2, PITCH = ROW + 16, STAGE = TOKENS * PITCH;  // bytes
+constexpr int CHUNKS = ROW / 16;
+constexpr int HEADS = 8 * HEAD_TILES, STEPS = DIM / QUARTERS / 16, COLUMNS = VALUES / WARPS / 16;
+constexpr int S_PITCH = TOKENS + 4, P_PITCH = TOKENS * 2 + 16;  // floats; bytes
+constexpr int RING = STAGES * STAGE, LOGITS = QUARTERS * HEADS * S_PITCH * 4, PROBABILITIES = HEADS * P_PITCH;
+constexpr int SHARED = RING + LOGITS + PROBABILITIES + 3 * HEADS * 4 + 16;
+static_assert(PITCH / 16 % 2 == 1 && DIM % (QUARTERS * 16) == 0 && VALUES % (WARPS * 16) == 0);
+
+// Loads tiles: lane l of each warp knows where tokens 8 (l % 4) to 8 (l % 4) + 7 of the next tile are.
+struct Loader {
+  const Args& a;
+  const Item& it;
+  uint32_t ring;
+
+  __device__ int entry_of(int token) const {
+    return entry(it, min(token + 8 * int(threadIdx.x % 4), it.end - 1) >> a.block_shift);
+  }
+
+  __device__ void load(int stage, int token, int found) const {
+    long block, head;
+    locate(a, it, found, block, head);
+    const int within = (token + 8 * int(threadIdx.x % 4)) & ((1 << a.block_shift) - 1);
+    const char* eight =
+        static_cast<const char*>(a.k) + ((block << a.block_shift) + within) * a.k_slot + head * a.k_head;
+    const uint32_t to = ring + stage * STAGE;
+    const int left = it.end - token;
+#pragma unroll
+    for (int j = 0; j < (TOKENS * CHUNKS + THREADS - 1) / THREADS; ++j) {
+      const int at = threadIdx.x + THREADS * j, t = at / CHUNKS, c = at % CHUNKS;
+      const char* from = reinterpret_cast<const char*>(
+          __shfl_sync(~0u, reinterpret_cast<unsigned long long>(eight), t / 8 % 4));
+      if (TOKENS * CHUNKS % THREADS == 0 || at < TOKENS * CHUNKS)
+        copy16(to + t * PITCH + c * 16, from + (t % 8) * a.k_slot + c * 16, t < left);
+    }
+  }
+};
+
+extern "C" __global__ void __launch_bounds__(THREADS, 1) decode(const __grid_constant__ Args a) {
+  extern __shared__ __align__(128) char shared[];
+  float* logits = reinterpret_cast<float*>(shared + RING);  // [QUARTERS, HEADS, S_PITCH]
+  char* probabilities = shared + RING + LOGITS;             // [HEADS, P_PITCH]
+  float* fades = reinterpret_cast<float*>(probabilities + PROBABILITIES);
+  float *tops = fades + HEADS, *norms = tops + HEADS;
+  int* flag = reinterpret_cast<int*>(norms + HEADS);
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int quarter = warp / 2, half = warp % 2;
+  const int head_tiles = (a.group + HEADS - 1) / HEADS;
+  const int items = *a.part_count * a.heads * head_tiles;
+  for (int index = blockIdx.x; index < items; index += gridDim.x) {
+    const Item it = item_at(a, index / head_tiles);
+    const int tile = index % head_tiles, head = tile * HEADS, count = min(HEADS, a.group - head);
+    const Loader loader{a, it, shared_address(shared)};
+    const int tiles = max(0, (it.end - it.start + TOKENS - 1) / TOKENS);
+    int next = 0;
+#pragma unroll
+    for (int s = 0; s < STAGES - 1; ++s) {
+      if (s < tiles) loader.load(s, it.start + s * TOKENS, loader.entry_of(it.start + s * TOKENS));
+      commit();
+    }
+    if (STAGES - 1 < tiles) next = loader.entry_of(it.start + (STAGES - 1) * TOKENS);
+
+    uint32_t q[STEPS][HEAD_TILES][2];
+    const QUERY* queries = static_cast<const QUERY*>(a.q) + it.row * a.q_row + head * a.q_head;
+#pragma unroll
+    for (int n = 0; n < HEAD_TILES; ++n) {
+      const int mine = n * 8 + lane / 4;
+      const uint32_t* from =
+          reinterpret_cast<const uint32_t*>(queries + (mine < count ? mine : 0) * a.q_head);
+#pragma unroll
+      for (int kk = 0; kk < STEPS; ++kk)
+#pragma unroll
+        for (int j = 0; j < 2; ++j) {
+          const int pair = (quarter * STEPS + kk) * 8 + lane % 4 + 4 * j;
+          q[kk][n][j] = mine < count ? from[pair] : 0;
+        }
+    }
+
+    float acc[COLUMNS][HEAD_TILES][4] = {}, top[HEAD_TILES], mass[HEAD_TILES] = {};
+#pragma unroll
+    for (int n = 0; n < HEAD_TILES; ++n) top[n] = -INFINITY;
+    int stage = 0, free = STAGES - 1;
+    for (int i = 0; i < tiles; ++i) {
+      const int token = it.start + i * TOKENS;
+      wait_for_all_but<STAGES - 2>();
+      __syncthreads();
+      if (i + STAGES - 1 < tiles) loader.load(free, token + (STAGES - 1) * TOKENS, next);
+      commit();
+      if (i + STAGES < tiles) next = loader.entry_of(token + STAGES * TOKENS);
+      const uint32_t latents = loader.ring + stage * STAGE;
+
+      float s[HEAD_TILES][4] = {};
+      const uint32_t keys = latents + (half * 16 + lane % 16) * PITCH + quarter * STEPS * 32 + lane / 16 * 16;
+#pragma unroll
+      for (int kk = 0; kk < STEPS; ++kk) {
+        uint32_t k[4];
+        load_matrices(k, keys + kk * 32);
+#pragma unroll
+        for (int n = 0; n < HEAD_TILES; ++n) multiply<QUERY>(s[n], k, q[kk][n][0], q[kk][n][1]);
+      }
+#pragma unroll
+      for (int n = 0; n < HEAD_TILES; ++n)
+#pragma unroll
+        for (int j = 0; j < 4; ++j)
+          logits[(quarter * HEADS + n * 8 + lane % 4 * 2 + j % 2) * S_PITCH + half * 16 + lane / 4 + j / 2 * 8] =
+              s[n][j];
+      __syncthreads();
+
+#pragma unroll
+      for (int n = 0; n < HEAD_TILES; ++n) {
+        const int mine = n * WARPS + warp;
+        float x = 0.f;
+#pragma unroll
+        for (int part = 0; part < QUARTERS; ++part) x += logits[(part * HEADS + mine) * S_PITCH + lane];
+        x = token + lane < it.end ? x * a.scale : -INFINITY;
+        float now = x;
+        for (int step = 1; step < 32; step *= 2) now = fmaxf(now, __shfl_xor_sync(~0u, now, step));
+        now = fmaxf(now, top[n]);
+        const float fade = weight(top[n], now), p = weight(x, now);
+        mass[n] = mass[n] * fade + p;
+        top[n] = now;
+        reinterpret_cast<QUERY*>(probabilities + mine * P_PITCH)[lane] = QUERY(p);
+        if (lane == 0) fades[mine] = fade;
+      }
+      __syncthreads();
+
+#pragma unroll
+      for (int n = 0; n < HEAD_TILES; ++n)
+#pragma unroll
+        for (int j = 0; j < 2; ++j) {
+          const float fade = fades[n * 8 + lane % 4 * 2 + j];
+#pragma unroll
+          for (int m = 0; m < COLUMNS; ++m) acc[m][n][j] *= fade, acc[m][n][2 + j] *= fade;
+        }
+      const uint32_t values =
+          latents + (lane % 8 + lane / 16 * 8) * PITCH + warp * COLUMNS * 32 + lane / 8 % 2 * 16;
+#pragma unroll
+      for (int kk = 0; kk < TOKENS / 16; ++kk) {
+        uint32_t p[HEAD_TILES][2];
+#pragma unroll
+        for (int n = 0; n < HEAD_TILES; ++n)
+#pragma unroll
+          for (int j = 0; j < 2; ++j)
+            p[n][j] = reinterpret_cast<uint32_t*>(probabilities + (n * 8 + lane / 4) * P_PITCH)[kk * 8 + lane % 4 + 4 * j];
+#pragma unroll
+        for (int m = 0; m < COLUMNS; ++m) {
+          uint32_t v[4];
+          load_transposed(v, values + kk * 16 * PITCH + m * 32);
+#pragma unroll
+          for (int n = 0; n < HEAD_TILES; ++n) multiply<QUERY>(acc[m][n], v, p[n][0], p[n][1]);
+        }
+      }
+      stage = stage + 1 == STAGES ? 0 : stage + 1;
+      free = free + 1 == STAGES ? 0 : free + 1;
+    }
+
+    wait_for_all_but<0>();
+    const bool alone = it.pieces == 1;
+    const long entry = (long(it.part) * a.heads + it.head) * a.group + head;
+#pragma unroll
+    for (int n = 0; n < HEAD_TILES; ++n) {
+      const int mine = n * WARPS + warp;
+      float sum = mass[n];
+      for (int step = 1; step < 32; step *= 2) sum += __shfl_xor_sync(~0u, sum, step);
+      if (lane == 0) {
+        norms[mine] = sum > 0.f ? 1.f / sum : 0.f;
+        if (!alone && mine < count) {
+          __stcg(a.stats + entry + mine, top[n]);
+          __stcg(a.stats + a.room * a.group + entry + mine, sum);
+        }
+      }
+    }
+    __syncthreads();
+    QUERY* out = static_cast<QUERY*>(a.out) + it.row * a.out_row + head * a.out_head;
+#pragma unroll
+    for (int n = 0; n < HEAD_TILES; ++n)
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        const int mine = n * 8 + lane % 4 * 2 + j;
+        if (mine < count) {
+          const float norm = norms[mine];
+#pragma unroll
+          for (int m = 0; m < COLUMNS; ++m)
+#pragma unroll
+            for (int upper = 0; upper < 2; ++upper) {
+              const int column = (warp * COLUMNS + m) * 16 + upper * 8 + lane / 4;
+              const float x = acc[m][n][2 * upper + j];
+              if (alone) out[mine * a.out_head + column] = QUERY(x * norm);
+              else __stcg(a.accs + (entry + mine) * VALUES + column, x);
+            }
+        }
+      }
+    if (!alone && last_of_row(a.tickets + it.row * head_tiles + tile, it.pieces, flag))
+      merge_parts<QUERY, VALUES>(a, it, head, count, tops, norms);
+    __syncthreads();
+  }
+}
+
+extern "C" int prepare(int* per_multiprocessor) {
+  cudaFuncSetAttribute(decode, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED);
+  cudaOccupancyMaxActiveBlocksPerMultiprocessor(per_multiprocessor, decode, THREADS, SHARED);
+  return cudaGetLastError();
+}
+
+extern "C" int attend(const Args* args, int programs, cudaStream_t stream) {
+  decode<<<programs, THREADS, SHARED, stream>>>(*args);
+  return cudaGetLastError();
+}
