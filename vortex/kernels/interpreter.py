@@ -1,7 +1,8 @@
 """Corrections of Triton 3.6's interpreter, so that it computes what a GPU does: conversions between number
 formats round to the nearest (they truncate there, or lose the carry), products of bfloat16 are of numbers
 (there, of their bit patterns), reductions with a function of one's own run on whole slices, and loops whose
-bounds were loaded run with numpy 2.4.
+bounds were loaded run with numpy 2.4. Calls of functions
+are faster by a multiple.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ _FORMATS = {
 }
 _NARROW = (tl.float8e4nv, tl.float8e5)
 _patch_lang_tensor = interpreter._patch_lang_tensor
+_SEEN: set[int] = set()
 _BITS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
@@ -37,12 +39,22 @@ def repair() -> None:
     interpreter.ReduceOps.generic_reduce = _reduced
     interpreter.ScanOps.generic_scan = _scanned
     interpreter._patch_lang_tensor = _patched
+    interpreter.InterpretedFunction.__call__ = _called
 
 
 def _patched(tensor: Any, scope: Any) -> None:
     """A scalar, which is an array of one number there, as an int."""
     _patch_lang_tensor(tensor, scope)
     scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+
+def _called(self: Any, *args: Any, **kwargs: Any) -> Any:
+    """A function that a kernel calls. What it sees of the language is replaced once: the launch does the rest
+    for its kernel's module (there it is all done again in every call)."""
+    if id(self.fn.__globals__) not in _SEEN:
+        interpreter._patch_lang(self.fn)
+        _SEEN.add(id(self.fn.__globals__))
+    return self.rewrite()(*args, **kwargs)
 
 
 def _converted(data: np.ndarray, source: tl.dtype, target: tl.dtype, rounding: Any) -> np.ndarray:
