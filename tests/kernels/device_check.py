@@ -80,6 +80,9 @@ class DeviceCheck:
             device=device,
         )
         self.layer = LayerCache(case.layer, held.pool)
+        self.layer.requests = {
+            name: field.clone().to(device) for name, field in self.right.layer.requests.items()
+        }
         self.decode = DeviceDecode(graph, at, self.config, {case.layer: self.layer}, size, device)
         self.scale = self._scale()
         self._prefill()
@@ -261,8 +264,10 @@ class DeviceCheck:
 def poison(decode: DeviceDecode) -> None:
     """Nonsense wherever a step is to write before it reads."""
     step = decode.step
-    for buffer in (
+    for numbers in (
         step.seq_len, step.n, step.chosen, step.owner, step.table, step.chunks, step.chunk_count, step.parts,
         step.part_count, step.part_first, step.lists, step.tokens,
     ):  # fmt: skip
-        buffer.fill_(ANYTHING)
+        numbers.fill_(ANYTHING)
+    for values in (*decode.buffers.tensors.values(), *decode.attention.partials):
+        values.fill_(torch.nan)

@@ -48,7 +48,7 @@ def test_targets_agree(target: str, part: int) -> None:
 @pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("target", sorted(SLOW & TARGETS.keys()))
 def test_slow_targets_agree_on_a_sample(target: str, part: int) -> None:
-    """It has every op, flow, size and format."""
+    """It has every op, size and format; `test_targets.py` has every flow."""
     judge_all(target, list(covering(fixed_cases(SAMPLE)))[part::PARTS])
 
 
