@@ -1,8 +1,7 @@
 """Corrections of Triton 3.6's interpreter, so that it computes what a GPU does: conversions between number
 formats round to the nearest (they truncate there, or lose the carry), products of bfloat16 are of numbers
 (there, of their bit patterns), reductions with a function of one's own run on whole slices, and loops whose
-bounds were loaded run with numpy 2.4. Calls of functions
-are faster by a multiple.
+bounds were loaded run with numpy 2.4. Calls of functions take a fraction of their time.
 """
 
 from __future__ import annotations
