@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -77,11 +78,12 @@ class TritonProgram(CompiledGraph):
         self, q: torch.Tensor, layer: LayerCache, step: DeviceStep, buffers: ProgramBuffers
     ) -> torch.Tensor:
         """Summarise the blocks that the step's tokens finish, and score the blocks of its sparse rows:
-        `[selections, rows, blocks]`, of which the places `[bos, n - eos)` count. `q [rows, group, head_dim]`;
-        nothing is allocated by the kernels, and nothing waits for the device.
+        `[selections, rows, blocks]`, of which the places `[bos, n - eos)` count. `q [rows, group, head_dim]`,
+        of the step's first rows; nothing is allocated by the kernels, and nothing waits for the device.
         """
         self._run(q, layer, step, buffers, summaries=True)
-        return buffers.scores
+        shape = len(self.selections), len(q), step.size.blocks
+        return buffers.scores.view(-1)[: math.prod(shape)].view(shape)
 
     def _run(
         self, q: torch.Tensor, layer: LayerCache, step: DeviceStep, buffers: ProgramBuffers, summaries: bool
@@ -98,7 +100,7 @@ class TritonProgram(CompiledGraph):
 
     def _launch_stage(self, kernel: KernelSource, given: dict[str, Any], buffers: ProgramBuffers) -> None:
         stage, size = kernel.stage, buffers.size
-        blocks, work = 1, size.rows
+        blocks, work = 1, given["rows"]
         extra: dict[str, Any] = {}
         if stage is not None and not stage.of_rows:
             blocks = buffers.tiles[stage.number]
@@ -145,7 +147,7 @@ class TritonProgram(CompiledGraph):
             "q": q,
             "q_row": q.stride(0),
             "q_head": q.stride(1),
-            "rows": size.rows,
+            "rows": len(q),
             "HEADS": size.heads,
             "SHARE": size.share,
             "BLOCKS": size.blocks,
@@ -183,7 +185,7 @@ class TritonProgram(CompiledGraph):
         self, stage: StagePlan, q: torch.Tensor, layer: LayerCache, step: DeviceStep, buffers: ProgramBuffers
     ) -> None:
         """Row ops by their own vectorised semantics, for all rows at once."""
-        values, heads = buffers.tensors["values"], step.size.heads
+        values, heads = buffers.tensors["values"][: len(q)], step.size.heads
         valid = torch.ones((1, 1), dtype=torch.bool, device=q.device)
 
         def operand(ref: Ref) -> torch.Tensor:
@@ -191,7 +193,7 @@ class TritonProgram(CompiledGraph):
                 return q.float()[:, None]
             if ref.kind is RefKind.FIELD:
                 kept = layer.requests[ref.name].unflatten(0, (-1, heads))
-                return kept[step.owner.long()].flatten(0, 1)[:, None]
+                return kept[step.owner[: len(q) // heads].long()].flatten(0, 1)[:, None]
             if self.schedule.is_constant(ref):
                 node = self.indexer[ref.node]
                 return node.op.run(node.at_layer(layer.index), (), valid)
