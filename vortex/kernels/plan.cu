@@ -1,13 +1,14 @@
 // The plan of a decode step. Before this text stand the limits and counters of plan_count.py and the policy,
 // `int schedule_policy(int, int, float, int, int)`. `plan_cpu.py` is the same in numpy.
 //
-// Block 0 makes the counts and the attention work. The others copy the block table and deal out the scoring
-// work; each finds out by itself how much work lies before its requests.
+// Block 0 makes the counts and the attention work. Each other block has a share of one request: it copies that
+// of the block table, finds out how much scoring work lies before the request, and writes that of its share.
 #include <cuda_runtime.h>
 
 namespace {
 
-constexpr int THREADS = 256, WARPS = THREADS / 32, PLACES = 1024;
+constexpr int THREADS = 1024, WARPS = THREADS / 32, HELD = 2, PLACES = HELD * THREADS;
+static_assert(WARPS == 32, "a warp adds up what the warps found");
 
 struct Plan {
   const void *seq_len, *requests;
@@ -80,15 +81,18 @@ __device__ T warp_sum(T value) {
   return value;
 }
 
-__device__ long long block_sum(long long value) {
-  __shared__ long long sums[WARPS];
-  value = warp_sum(value);
+// The sums over all threads.
+template <int COUNT>
+__device__ void block_sums(long long (&values)[COUNT]) {
+  __shared__ long long sums[COUNT][WARPS];
+  int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   __syncthreads();
-  if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = value;
+  for (int i = 0; i < COUNT; ++i) {
+    long long own = warp_sum(values[i]);
+    if (lane == 0) sums[i][warp] = own;
+  }
   __syncthreads();
-  value = 0;
-  for (int warp = 0; warp < WARPS; ++warp) value += sums[warp];
-  return value;
+  for (int i = 0; i < COUNT; ++i) values[i] = warp_sum(sums[i][lane]);
 }
 
 // values[i] becomes the sum of those before it; returns the sum of all. All threads, any count.
@@ -105,12 +109,8 @@ __device__ int exclusive_sums(int *values, int count) {
   }
   if (lane == 31) sums[warp] = before;
   __syncthreads();
-  int total = 0, lower = 0;
-  for (int i = 0; i < WARPS; ++i) {
-    if (i == warp) lower = total;
-    total += sums[i];
-  }
-  before += lower - own;
+  int total = warp_sum(sums[lane]);
+  before += warp_sum(lane < warp ? sums[lane] : 0) - own;
   for (int i = first; i < last; ++i) {
     int value = values[i];
     values[i] = before;
@@ -123,20 +123,18 @@ __device__ int exclusive_sums(int *values, int count) {
 // Whether all of the step is read, because that is faster. All threads.
 __device__ bool crossed(const Plan &p) {
   if (!p.crossover) return false;
-  long long all = 0, score = 0, read = 0;
+  long long sums[3] = {};  // blocks, those to score, those to read
   for (int i = threadIdx.x; i < p.batch; i += THREADS) {
     Budget b = budget(p, i);
-    all += b.n;
-    score += scored(p, b);
-    read += listed(p, b);
+    sums[0] += b.n;
+    sums[1] += scored(p, b);
+    sums[2] += listed(p, b);
   }
-  all = block_sum(all);
-  score = block_sum(score);
-  read = block_sum(read);
-  float dense = __fadd_rn(p.dense, __fmul_rn(p.dense_block, (float)all));
-  float sparse = __fadd_rn(__fadd_rn(p.sparse, __fmul_rn(p.score_block, (float)score)),
-                           __fmul_rn(p.chosen_block, (float)read));
-  return score > 0 && dense <= sparse;
+  block_sums(sums);
+  float dense = __fadd_rn(p.dense, __fmul_rn(p.dense_block, (float)sums[0]));
+  float sparse = __fadd_rn(__fadd_rn(p.sparse, __fmul_rn(p.score_block, (float)sums[1])),
+                           __fmul_rn(p.chosen_block, (float)sums[2]));
+  return sums[1] > 0 && dense <= sparse;
 }
 
 // The length of a part, in blocks; `lists [batch]` blocks in each list, `total` in all. All threads.
@@ -168,10 +166,11 @@ __device__ int part_length(const Plan &p, const int *lists, long long total) {
   return (int)(wanted < least ? least : wanted > p.blocks ? p.blocks + least : wanted);
 }
 
-// Counts, attention work, and what is counted over steps. `work [size + 1]`.
-__device__ void plan_requests(const Plan &p, int *work) {
+// Counts, attention work, and what is counted over steps. `lists [size]`, `first [size + 1]`.
+__device__ void plan_requests(const Plan &p, int *lists, int *first) {
   bool dense = crossed(p);
-  long long all = 0, read = 0, list = 0, chunk = 0, sparse_rows = 0, dense_rows = 0, finished = 0;
+  enum { ALL, READ, LISTED, CHUNK, SPARSE, DENSE, FINISHED, SUMS };
+  long long sums[SUMS] = {};
   for (int i = threadIdx.x; i < p.size; i += THREADS) {
     Budget b = budget(p, i);
     if (dense) b.chosen = b.n;
@@ -179,56 +178,48 @@ __device__ void plan_requests(const Plan &p, int *work) {
     p.n[i] = b.n;
     p.chosen[i] = b.chosen;
     p.owner[i] = !p.requests ? i : i < p.batch ? (int)entry(p.requests, p.wide_requests, i) : 0;
-    work[i] = listed(p, b);
-    all += b.n;
-    list += work[i];
-    read += b.sparse() && p.listed >= 0 ? 0 : b.chosen;
-    chunk += pieces(p, b);
-    sparse_rows += b.sparse();
-    dense_rows += !b.sparse() && b.n > 0;
-    finished += b.length > 0 && b.length % (1 << p.block_shift) == 0;
+    lists[i] = listed(p, b);
+    sums[ALL] += b.n;
+    sums[READ] += b.sparse() && p.listed >= 0 ? 0 : b.chosen;
+    sums[LISTED] += lists[i];
+    sums[CHUNK] += pieces(p, b);
+    sums[SPARSE] += b.sparse();
+    sums[DENSE] += !b.sparse() && b.n > 0;
+    sums[FINISHED] += b.length > 0 && b.length % (1 << p.block_shift) == 0;
   }
-  all = block_sum(all);
-  list = block_sum(list);
-  read = block_sum(read);
-  chunk = block_sum(chunk);
-  sparse_rows = block_sum(sparse_rows);
-  dense_rows = block_sum(dense_rows);
-  finished = block_sum(finished);
+  block_sums(sums);
 
-  int length = part_length(p, work, list);
-  for (int i = threadIdx.x; i < p.size; i += THREADS) work[i] = ceil_div(work[i], length);
-  int total = exclusive_sums(work, p.size);
-  if (threadIdx.x == 0) work[p.size] = total;
+  int length = part_length(p, lists, sums[LISTED]);
+  for (int i = threadIdx.x; i < p.size; i += THREADS) first[i] = ceil_div(lists[i], length);
+  int total = exclusive_sums(first, p.size);
+  if (threadIdx.x == 0) first[p.size] = total;
   __syncthreads();
-  for (int i = threadIdx.x; i <= p.size; i += THREADS) p.part_first[i] = work[i];
+  for (int i = threadIdx.x; i <= p.size; i += THREADS) p.part_first[i] = first[i];
   for (int part = threadIdx.x; part < total; part += THREADS) {
     int low = 0, high = p.size - 1;  // the last request that starts at `part` or before
     while (low < high) {
       int middle = (low + high + 1) / 2;
-      if (work[middle] <= part) low = middle; else high = middle - 1;
+      if (first[middle] <= part) low = middle; else high = middle - 1;
     }
-    Budget b = budget(p, low);
-    if (dense) b.chosen = b.n;
-    long long blocks = listed(p, b), own = work[low + 1] - work[low], number = part - work[low];
-    int first = (int)(number * blocks / own), last = (int)((number + 1) * blocks / own);
+    long long blocks = lists[low], own = first[low + 1] - first[low], number = part - first[low];
+    int start = (int)(number * blocks / own), end = (int)((number + 1) * blocks / own);
     p.parts[3 * part] = low;
-    p.parts[3 * part + 1] = first;
-    p.parts[3 * part + 2] = last - first;
+    p.parts[3 * part + 1] = start;
+    p.parts[3 * part + 2] = end - start;
   }
   if (threadIdx.x != 0) return;
   *p.part_count = total;
-  *p.chunk_count = (int)chunk;
+  *p.chunk_count = (int)sums[CHUNK];
   p.counts[STEPS] += 1;
   p.counts[CROSSOVER_STEPS] += dense;
-  p.counts[BLOCKS_FINISHED] += finished * p.heads;
-  if (sparse_rows == 0) return;
+  p.counts[BLOCKS_FINISHED] += sums[FINISHED] * p.heads;
+  if (sums[SPARSE] == 0) return;
   p.counts[SPARSE_STEPS] += 1;
-  p.counts[ROWS_SPARSE] += sparse_rows * p.heads;
-  p.counts[ROWS_DENSE] += dense_rows * p.heads;
-  p.counts[BLOCKS_READ] += read * p.heads;
-  p.counts[BLOCKS_TOTAL] += all * p.heads;
-  p.counts[CHUNKS] += chunk * p.heads;
+  p.counts[ROWS_SPARSE] += sums[SPARSE] * p.heads;
+  p.counts[ROWS_DENSE] += sums[DENSE] * p.heads;
+  p.counts[BLOCKS_READ] += sums[READ] * p.heads;
+  p.counts[BLOCKS_TOTAL] += sums[ALL] * p.heads;
+  p.counts[CHUNKS] += sums[CHUNK] * p.heads;
 }
 
 // `PLACES` places of the table of one request, from `first` on.
@@ -238,46 +229,49 @@ __device__ void copy_table(const Plan &p, int request, int first) {
   long long number = p.requests ? entry(p.requests, p.wide_requests, request) : request;
   number = number < 0 ? 0 : number >= p.numbers ? p.numbers - 1 : number;
   const int *slots = p.req_to_token + number * p.context;
-  int found[PLACES / THREADS];
+  int found[HELD];
 #pragma unroll
-  for (int i = 0; i < PLACES / THREADS; ++i) {
+  for (int i = 0; i < HELD; ++i) {
     long long place = first + i * THREADS + threadIdx.x, token = place << p.block_shift;
     found[i] = place < n && token < p.context ? __ldg(slots + token) >> p.block_shift : -1;
   }
   int rows = p.heads / p.share;
   for (int row = request * rows; row < (request + 1) * rows; ++row) {
 #pragma unroll
-    for (int i = 0; i < PLACES / THREADS; ++i)
+    for (int i = 0; i < HELD; ++i)
       if (found[i] >= 0) p.table[(long long)row * p.blocks + first + i * THREADS + threadIdx.x] = found[i];
   }
 }
 
+// The chunks of a request, every `shares`-th stretch of them.
+__device__ void write_chunks(const Plan &p, int request, int share, int shares) {
+  if (crossed(p)) return;
+  long long before[1] = {};
+  for (int i = threadIdx.x; i < request; i += THREADS) before[0] += pieces(p, budget(p, i));
+  block_sums(before);
+  int own = pieces(p, budget(p, request));
+  int2 *chunks = reinterpret_cast<int2 *>(p.chunks) + before[0];
+  for (int i = share * THREADS + threadIdx.x; i < own; i += shares * THREADS)
+    chunks[i] = {request, p.bos + (i << p.chunk_shift)};
+}
+
 __global__ void __launch_bounds__(THREADS) plan(const __grid_constant__ Plan p) {
   extern __shared__ int work[];
-  if (blockIdx.x == 0) return plan_requests(p, work);
-  int stretches = (p.blocks + PLACES - 1) / PLACES, units = stretches * p.batch;
+  if (blockIdx.x == 0) return plan_requests(p, work, work + p.size);
+  int shares = (gridDim.x - 1) / p.batch, request = (blockIdx.x - 1) % p.batch;
+  int share = (blockIdx.x - 1) / p.batch;
   if (p.req_to_token)
-    for (int unit = blockIdx.x - 1; unit < units; unit += gridDim.x - 1)
-      copy_table(p, unit % p.batch, unit / p.batch * PLACES);
-  if (crossed(p)) return;
-  for (int i = threadIdx.x; i < p.batch; i += THREADS) work[i] = pieces(p, budget(p, i));
-  int total = exclusive_sums(work, p.batch);
-  if (threadIdx.x == 0) work[p.batch] = total;
-  __syncthreads();
-  for (int unit = blockIdx.x - 1; unit < units; unit += gridDim.x - 1) {
-    int request = unit % p.batch, stretch = unit / p.batch;
-    int before = work[request], own = work[request + 1] - before;
-    for (int i = stretch * THREADS + threadIdx.x; i < own; i += stretches * THREADS)
-      reinterpret_cast<int2 *>(p.chunks)[before + i] = {request, p.bos + (i << p.chunk_shift)};
-  }
+    for (int first = share * PLACES; first < p.blocks; first += shares * PLACES)
+      copy_table(p, request, first);
+  write_chunks(p, request, share, shares);
 }
 
 }  // namespace
 
 extern "C" int vortex_plan(const void *what, int multiprocessors, cudaStream_t stream) {
   const Plan *p = static_cast<const Plan *>(what);
-  int units = (p->blocks + PLACES - 1) / PLACES * p->batch;
-  int most = 8 * multiprocessors;
-  plan<<<1 + (units < most ? units : most), THREADS, (p->size + 1) * sizeof(int), stream>>>(*p);
+  int shares = 1;
+  while (2 * shares * p->batch <= 2 * multiprocessors && shares * PLACES < p->blocks) shares *= 2;
+  plan<<<1 + shares * p->batch, THREADS, (2 * p->size + 1) * sizeof(int), stream>>>(*p);
   return cudaGetLastError();
 }

@@ -11,7 +11,8 @@ PART_COST = 64
 """What a part costs beside its tokens, in tokens: its partial result is written, read and merged."""
 CUTS = 32
 """How many lengths of a part are compared: eighths of the even share of a program."""
-MOST_REQUESTS = 8192
+MOST_REQUESTS = 5120
+"""Of a step: the lists of all of them are cut in the shared memory of one multiprocessor."""
 
 
 class Count(IntEnum):

@@ -275,8 +275,8 @@ def test_what_does_not_fit_is_refused() -> None:
     size = sized(config, 2, 1, 64, 1, 4)
     with pytest.raises(ConfigError, match="lists of 5 blocks: the policy chooses up to 6"):
         Planner(replace(size, chosen=5), config)
-    with pytest.raises(ConfigError, match="at most 8192"):
-        Planner(replace(size, requests=8193), config)
+    with pytest.raises(ConfigError, match="at most 5120"):
+        Planner(replace(size, requests=5121), config)
     with pytest.raises(ValueError, match="3 requests in a step of at most 2"):
         Planner(size, config, DEVICE).run(DeviceStep(size, DEVICE), torch.ones(3, device=DEVICE).long())
     with pytest.raises(PolicyError, match=r"undeclared|not declared|undefined"):
