@@ -28,9 +28,14 @@ if TYPE_CHECKING:
 
 FIRST_FLOW = {"gqa": "block_sparse_attention", "mla": "rope_aware_block_sparse_mla"}
 """What an engine is started with; candidates are deployed later."""
-GRAPHS = {"cuda_graph_bs_decode": [1 << n for n in range(10)], "disable_prefill_cuda_graph": True}
-"""Batch sizes whose decode steps are captured, again for every candidate, and so few of them. A prompt is
-prefilled once."""
+MOST_REQUESTS = 256
+GRAPHS = {
+    "cuda_graph_bs_decode": [1 << n for n in range(MOST_REQUESTS.bit_length())],
+    "disable_prefill_cuda_graph": True,
+    "max_running_requests": MOST_REQUESTS,
+}
+"""Decode steps are captured again for every candidate, and so for few batch sizes; what a candidate keeps of
+the blocks of every request is allocated for all that may run. A prompt is prefilled once."""
 LEAST_ROWS = 0.9
 """Of the rows that the plan makes sparse; SGLang decodes fewer where it retracts a request and prefills it
 again."""

@@ -11,6 +11,7 @@ import torch
 from vortex.engine.sgl.counters import EngineCounters
 from vortex.engine.sgl.deployed import Deployed, Room
 from vortex.engine.sgl.target import KERNELS
+from vortex.errors import ConfigError
 from vortex.runtime.decode import DeviceDecode, step_size
 from vortex.runtime.pool import KVPool
 
@@ -50,7 +51,13 @@ class DeviceDeployed(Deployed):
             share=room.heads,
             device=room.device,
         )
-        self.runs = DeviceDecode(graph, geometry, config, self.layers, size, room.device)
+        try:
+            self.runs = DeviceDecode(graph, geometry, config, self.layers, size, room.device)
+        except torch.OutOfMemoryError as error:
+            raise ConfigError(
+                f"decode steps of up to {room.requests} requests of {room.context} tokens do not fit into the "
+                f"memory that mem_fraction_static leaves: lower max_running_requests or context_length ({error})"
+            ) from None
         value_dim = geometry.kv_lora_rank or geometry.head_dim
         shape = room.requests, room.heads * geometry.group, value_dim
         self.out = torch.zeros(shape, dtype=room.dtype, device=room.device)
