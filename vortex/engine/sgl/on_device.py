@@ -55,8 +55,8 @@ class DeviceDeployed(Deployed):
             self.runs = DeviceDecode(graph, geometry, config, self.layers, size, room.device)
         except torch.OutOfMemoryError as error:
             raise ConfigError(
-                f"decode steps of up to {room.requests} requests of {room.context} tokens do not fit into the "
-                f"memory that mem_fraction_static leaves: lower max_running_requests or context_length ({error})"
+                f"decode steps of up to {room.requests} requests of {room.context} tokens do not fit into "
+                f"what mem_fraction_static leaves: lower max_running_requests or context_length ({error})"
             ) from None
         value_dim = geometry.kv_lora_rank or geometry.head_dim
         shape = room.requests, room.heads * geometry.group, value_dim
