@@ -101,7 +101,7 @@ def profile(
     config: Annotated[str, typer.Option(help="Fields of the VortexConfig, JSON.")] = "{}",
     backend: str = "flashinfer",
     batch: int = 16,
-    length: int = 32000,
+    length: Annotated[list[int] | None, typer.Option(help="Prompt tokens; repeatable.")] = None,
     most: Annotated[int, typer.Option(help="Lines a flow.")] = 24,
     out: Out = None,
 ) -> None:
@@ -113,7 +113,7 @@ def profile(
     for name in flow or ["block_sparse_attention"]:
         fields = {"block_size": 16, **json.loads(config), "module_name": name}
         chosen = None if name == "dense" else VortexConfig.model_validate(fields)
-        found += profile(geometry, chosen, backend, batch, length, most)
+        found += profile(geometry, chosen, backend, batch, length or [32000], most)
     _show(COLUMNS, found, out)
 
 

@@ -44,11 +44,13 @@ COLUMNS = ("engine", "on the GPU", "a step", "us a step", "share")
 
 
 def profile(
-    geometry: str, config: VortexConfig | None, backend: str, batch: int, tokens: int, most: int
+    geometry: str, config: VortexConfig | None, backend: str, batch: int, lengths: Sequence[int], most: int
 ) -> list[Piece]:
-    """The `most` longest pieces of a steady decode step; `config` None is dense attention."""
+    """The `most` longest pieces of a steady decode step at each length; `config` None is dense attention."""
     import sglang
 
+    name = f"dense {backend}" if config is None else str(config.module_name)
+    found: list[Piece] = []
     with tempfile.TemporaryDirectory() as folder:
         engine = sglang.Engine(
             model_path=str(write_geometry(geometry, Path(folder))),
@@ -63,18 +65,25 @@ def profile(
             **({} if config is None else {"vortex": config}),
         )
         try:
-            prompts = random_prompts(batch, tokens, VOCABULARY, 0)
-            limits = {"temperature": 0, "max_new_tokens": NEW, "ignore_eos": True}
-            engine.generate(input_ids=prompts, sampling_params=limits)  # into the prefix cache
-            engine.start_profile(output_dir=folder, activities=["CPU", "GPU"])
-            engine.generate(input_ids=prompts, sampling_params=limits)
-            engine.stop_profile()
+            for tokens in lengths:
+                events = _trace(
+                    engine, random_prompts(batch, tokens, VOCABULARY, 0), Path(folder, str(tokens))
+                )
+                found += pieces(f"{name}, {tokens} x {batch}", events)[:most]
         finally:
             engine.shutdown()
-        (trace,) = Path(folder).glob("**/*.trace.json.gz")
-        events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
-    name = f"dense {backend}" if config is None else str(config.module_name)
-    return pieces(f"{name}, {tokens} x {batch}", events)[:most]
+    return found
+
+
+def _trace(engine: Any, prompts: list[list[int]], folder: Path) -> list[dict[str, Any]]:
+    """Events of a generation whose prompts come from the prefix cache."""
+    limits = {"temperature": 0, "max_new_tokens": NEW, "ignore_eos": True}
+    engine.generate(input_ids=prompts, sampling_params=limits)
+    engine.start_profile(output_dir=str(folder), activities=["CPU", "GPU"])
+    engine.generate(input_ids=prompts, sampling_params=limits)
+    engine.stop_profile()
+    (trace,) = folder.glob("**/*.trace.json.gz")
+    return json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]  # type: ignore[no-any-return]
 
 
 def pieces(run: str, events: Sequence[Mapping[str, Any]]) -> list[Piece]:
