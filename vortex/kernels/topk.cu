@@ -15,15 +15,6 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
-namespace {
-
-namespace cg = cooperative_groups;
-using u32 = unsigned;
-using u64 = unsigned long long;
-
-constexpr u32 ALL = 0xFFFFFFFFu;
-constexpr int DIGIT = 11, BINS = 1 << DIGIT;
-
 // What a launch works on. Without a table, places are listed, without the reserved ones, and `chosen` is k.
 struct Step {
     const int *seq_len, *n, *chosen, *table;
@@ -32,6 +23,15 @@ struct Step {
     int quotas[2];     // blocks of each selection; -1: as many as the plan says
     double tolerance;  // share of a selection that may be wrong
 };
+
+namespace {
+
+namespace cg = cooperative_groups;
+using u32 = unsigned;
+using u64 = unsigned long long;
+
+constexpr u32 ALL = 0xFFFFFFFFu;
+constexpr int DIGIT = 11, BINS = 1 << DIGIT;
 
 // Keys of one 16-byte load. A larger key is a better score, 1 is NaN, 0 is no score.
 template <typename Score> struct Keys;
@@ -431,7 +431,8 @@ cudaError_t launch(const void* scores, const Step& step, int ranks, cudaStream_t
 
 // `held` vectors of a row are kept by each of `threads` threads in each of `ranks` blocks; 0: any number is
 // read again in every pass.
-extern "C" int topk(const void* scores, const Step* step, int threads, int held, int ranks, cudaStream_t stream) {
+extern "C" int topk(const void* scores, const void* given, int threads, int held, int ranks, cudaStream_t stream) {
+    const Step* step = static_cast<const Step*>(given);  // whose type is this file's own
 #define SHAPE(THREADS, HELD, CLUSTER)                                      \
     if (threads == THREADS && held == HELD && (ranks > 1) == CLUSTER)      \
         return launch<THREADS, HELD, CLUSTER>(scores, *step, ranks, stream)
