@@ -57,7 +57,8 @@ class Run:
         config = case.config.model_copy(update={"layers_skip": skip})
         pools = [case.batch(DEVICE).pool for _ in range(case.layer + 1)]
         prompts = np.array(case.lengths) - 1
-        pages = PageTable(self.batch.pages.pages, np.repeat(-(-prompts // PAGE), case.heads))
+        counts = np.repeat(-(-prompts // PAGE), case.heads)
+        pages = PageTable(self.batch.pages.pages[:, : counts.max()], counts)
         self.session = DecodeSession(
             pools, pages, prompts, case.group, case.graph, config, target, Hooks(), growable=True
         )
@@ -150,7 +151,7 @@ def test_a_session_that_outgrows_its_pages() -> None:
     assert ours.device.decode.size.blocks > blocks
 
 
-HEADS, CONTEXT, PAGE_SIZE, LAYERS = 2, 512, 32, (1, 4)
+HEADS, CONTEXT, PAGE_SIZE, LAYERS = 2, 256, 32, (1, 4)
 GEOMETRY = Geometry(16, 32, 4)
 
 
@@ -158,11 +159,11 @@ class Served:
     """Two layers of a serving engine: pools whose slots hold all heads, and where the tokens of each request
     lie in them. `rows`: the same layers where every row owns its pages."""
 
-    def __init__(self, flow: str, requests: int = 5) -> None:
+    def __init__(self, flow: str, requests: int = 3) -> None:
         config = VortexConfig(topk_val=4, block_reserved_eos=2, block_size=16, dtype="float32")
         graph = Case(flow=flow, head_dim=32).graph
         random = torch.Generator().manual_seed(5)
-        numbers, pages = requests + 3, (requests + 3) * CONTEXT // PAGE_SIZE
+        numbers, pages = requests + 1, (requests + 1) * CONTEXT // PAGE_SIZE
         order = torch.randperm(pages, generator=random).view(numbers, -1, 1)
         slots = (order * PAGE_SIZE + torch.arange(PAGE_SIZE)).view(numbers, CONTEXT)
         self.req_to_token = slots.int().to(DEVICE)
@@ -199,9 +200,7 @@ class Served:
 @pytest.mark.parametrize("flow", ["gqa_quest_sparse_attention", "halves", "running_avg_block_sparse"])
 def test_pools_whose_slots_hold_all_heads(flow: str) -> None:
     served = Served(flow)
-    for number, (numbers, lengths) in enumerate(
-        [([3, 6], [300, 40]), ([0, 7, 2, 1, 4], [512, 1, 208, 96, 112]), ([5], [500])]
-    ):
+    for number, (numbers, lengths) in enumerate([([3, 0], [200, 40]), ([0, 2, 1], [256, 1, 144])]):
         served.plan(numbers, lengths)
         for layer in LAYERS:
             q = served.q[2 * number + layer % 3][: len(numbers)]
@@ -214,7 +213,7 @@ def test_counts_are_those_of_the_steps() -> None:
     for flow in ("block_sparse_attention", "trading_places"):
         served = Served(flow)
         decode, read = served.decode, 0
-        for numbers, lengths in (([1, 2, 3], [320, 40, 512]), ([1], [16])):
+        for numbers, lengths in (([1, 2, 3], [208, 40, 256]), ([1], [16])):
             served.plan(numbers, lengths)
             for layer in LAYERS:
                 decode.attend(layer, served.q[layer][: len(numbers)], SCALE)
@@ -226,7 +225,7 @@ def test_counts_are_those_of_the_steps() -> None:
             "rows_sparse": 2 * HEADS,
             "rows_dense": HEADS,
             "blocks_read": read + 3 * HEADS * len(LAYERS),
-            "blocks_total": (20 + 3 + 32) * HEADS * len(LAYERS),
+            "blocks_total": (13 + 3 + 16) * HEADS * len(LAYERS),
             "work_chunks": 2 * HEADS,
             "blocks_summarised": 3 * HEADS * len(LAYERS),
             "crossover_steps": 0,
@@ -245,7 +244,7 @@ def test_a_captured_step_is_replayed_for_other_requests(flow: str) -> None:
         for layer in LAYERS:
             served.decode.attend(layer, q, SCALE, out[layer])
 
-    served.plan([0, 1, 2, 3, 4], [1, 1, 1, 1, 1])
+    served.plan([0, 1, 2], [1, 1, 1])
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         step()
@@ -254,7 +253,7 @@ def test_a_captured_step_is_replayed_for_other_requests(flow: str) -> None:
     with torch.cuda.graph(graph):
         step()
     for number, (numbers, lengths) in enumerate(
-        [([3, 6, 1, 0, 7], [300, 40, 512, 16, 511]), ([0, 7], [512, 1]), ([5, 4, 2], [500, 500, 96])]
+        [([3, 1, 0], [200, 256, 16]), ([0, 3], [255, 1]), ([2, 1], [113, 113])]
     ):
         q.copy_(served.q[number])
         for each in (served, eager):
