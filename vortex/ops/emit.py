@@ -121,8 +121,8 @@ class Emit:
     which then has a result for the row, `finished(writer, args, totals, count)` with the name of the number
     of scored blocks, or one for each block, `applied(writer, args, x, totals)`. `window`: of an op that reads
     earlier blocks, whose result is the total after `window(writer, args, (total, x, weight))` for each of
-    `taps(args)` blocks back. None of these: the op runs outside of the kernels. `exact`: whether the result's numbers are
-    those of its operands, or small integers.
+    `taps(args)` blocks back. None of these: the op runs outside of the kernels. `exact`: whether the numbers
+    of the result are those of its operands, or small integers.
     """
 
     lanes: Lanes | None = None

@@ -131,7 +131,7 @@ define(
         operands=("x", "y"),
         infer=_kron,
         reference=lanewise(_kron_values),
-        triton=Emit(lanes=lambda w, args, inputs: w.kron(*inputs, {int(i) for i in args.integers("dim")})),
+        triton=Emit(lanes=lambda w, args, xy: w.kron(xy[0], xy[1], {int(i) for i in args.integers("dim")})),
         example=Example("dim=(1,)", ("q", "c")),
         elsewhere="Take the product in the indexer, or Multiply operands that broadcast",
     )

@@ -87,14 +87,16 @@ def _learned(call: Call) -> TensorType:
 def _learned_query(args: Args, q: torch.Tensor) -> torch.Tensor:
     """`scaling * sum_h Wk[l, h] (Wq[l, h]^T q_h)` over `q [..., heads, features]`; a missing factor is the
     identity, and without a row for this layer it is `sum_h q_h`."""
+    import torch
+
     first, second = args.weight("Wq"), args.weight("Wk")
     row = _row_of_layer(args, first or second)
     if row is None:
         return q.sum(-2, keepdim=True)
     if first is not None:
-        q = (q.unsqueeze(-2) @ first.torch(q.device)[row]).squeeze(-2)
+        q = torch.einsum("...hd,hdr->...hr", q, first.torch(q.device)[row])
     if second is not None:
-        q = (second.torch(q.device)[row] @ q.unsqueeze(-1)).squeeze(-1)
+        q = torch.einsum("...hr,hdr->...d", q, second.torch(q.device)[row]).unsqueeze(-2)
     return args.number("scaling") * q.sum(-2, keepdim=True)
 
 

@@ -1,4 +1,4 @@
-"""What the kernels of a flow leave for each other in memory: made once, for the largest step, for all layers."""
+"""What the kernels of a flow leave for each other in memory: made once, for the largest step."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ INTERPRETED_PROGRAMS = 3
 
 
 def tile_blocks(kernel: KernelSource, size: StepSize) -> int:
-    """Blocks of a tile of a block stage; they divide a chunk."""
-    return max(1, min(size.chunk, power_of_two(TILE_NUMBERS // kernel.widest + 1) // 2))
+    """Blocks of a tile of a block stage: a part of a chunk, unless `tl.dot` needs more."""
+    return max(kernel.fewest, min(size.chunk, power_of_two(TILE_NUMBERS // kernel.widest + 1) // 2))
 
 
 def tile_slots(kernel: KernelSource) -> int:
@@ -78,7 +78,7 @@ class ProgramBuffers:
             if stage is not None and not stage.of_rows:
                 blocks = made.tiles[stage.number] = tile_blocks(kernel, size)
                 if stage.number in layout.partial_sizes:
-                    tiles = size.blocks // blocks + 1
+                    tiles = size.blocks // min(blocks, size.chunk) + 1
                     shape = size.rows, tiles, layout.partial_sizes[stage.number]
                     made.tensors[f"partials_{stage.number}"] = numbers(*shape)
             elif stage is not None:

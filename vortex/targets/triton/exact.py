@@ -1,4 +1,4 @@
-"""Which results surely are numbers of the narrow format that the query, the pool and the fields are stored in:
+"""Which results surely are numbers of the format that the query, the pool and the fields are stored in:
 products of two of them may run on tensor cores in that format."""
 
 from __future__ import annotations

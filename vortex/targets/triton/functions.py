@@ -23,7 +23,7 @@ def minimum(x, y):
     "matmul": '''
 @triton.jit
 def matmul(a, b, total, EXACT: tl.constexpr, NARROW: tl.constexpr):
-    """total + a b^T on tensor cores, as exact as float32: in the narrow format where it holds the operands."""
+    """total + a b^T on tensor cores, as exact as float32: narrow where that holds the operands."""
     if EXACT and NARROW == 1:
         return tl.dot(a.to(tl.bfloat16), tl.trans(b.to(tl.bfloat16)), total)
     elif EXACT and NARROW == 2:

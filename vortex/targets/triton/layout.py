@@ -1,4 +1,4 @@
-"""Where the values that cross kernels lie: the values of rows, statistics of tiles, values of blocks, weights."""
+"""Where the values that cross kernels lie: those of rows, of tiles, and of blocks, and weights."""
 
 from __future__ import annotations
 

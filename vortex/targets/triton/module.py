@@ -49,7 +49,8 @@ def load(path: Path) -> ModuleType:
     del triton
     name = f"vortex_generated_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # the interpreter reads a kernel's source through it
     spec.loader.exec_module(module)

@@ -105,10 +105,11 @@ class TritonProgram(CompiledGraph):
         if stage is not None and not stage.of_rows:
             blocks = buffers.tiles[stage.number]
             work = size.chunks * size.heads
-            extra = {"BN": blocks, "tiles": size.blocks // blocks + 1}
+            tile = min(blocks, size.chunk)
+            extra = {"BN": blocks, "TILE": tile, "tiles": size.blocks // tile + 1}
         elif stage is not None and stage.statistics:
             blocks = tile_slots(kernel)
-            tile = buffers.tiles[stage.number - 1]
+            tile = min(buffers.tiles[stage.number - 1], size.chunk)
             extra = {"SB": blocks, "TILE": tile, "tiles": size.blocks // tile + 1}
         extra["SCRATCH"] = kernel.scratch * blocks
         most = buffers.programs if kernel.scratch or (stage and not stage.of_rows) else work
@@ -192,14 +193,15 @@ class TritonProgram(CompiledGraph):
             if ref.kind is RefKind.QUERY:
                 return q.float()[:, None]
             if ref.kind is RefKind.FIELD:
-                kept = layer.requests[ref.name].unflatten(0, (-1, heads))
+                kept = layer.requests[ref.name]
+                kept = kept.view(-1, heads, *kept.shape[1:])
                 return kept[step.owner[: len(q) // heads].long()].flatten(0, 1)[:, None]
             if self.schedule.is_constant(ref):
                 node = self.indexer[ref.node]
                 return node.op.run(node.at_layer(layer.index), (), valid)
             slot = self.layout.values[ref]
             part = values[:, slot.first : slot.first + slot.rows * slot.cols]
-            return part.unflatten(1, (1, slot.rows, slot.cols))
+            return part.reshape(-1, 1, slot.rows, slot.cols)
 
         for index in stage.outside:
             node = self.indexer[index]

@@ -6,22 +6,20 @@ import re
 from dataclasses import dataclass
 
 from vortex.graph.model import Ref
+from vortex.targets.triton.block_kernels import block_kernel
 from vortex.targets.triton.exact import exact_values
 from vortex.targets.triton.functions import used_functions
-from vortex.targets.triton.kernels import (
-    Body,
-    block_kernel,
-    prologue,
-    row_kernel,
-    saved_fields,
-    summary_function,
-)
+from vortex.targets.triton.kernel import Body
 from vortex.targets.triton.layout import Layout
+from vortex.targets.triton.row_kernels import prologue, row_kernel
 from vortex.targets.triton.schedule import Schedule, StagePlan
+from vortex.targets.triton.summary import saved_fields, summary_function
 from vortex.targets.triton.writer import without_unused
 
-CONSTANTS = ("HEADS", "SHARE", "POOL_HEADS", "BLOCKS", "BOS", "EOS", "CHUNK", "BN", "SB", "TILE", "NARROW")
-CONSTANTS += ("SCRATCH", "SUMMARIES", "LISTED")
+_CONSTANTS = (
+    *("HEADS", "SHARE", "POOL_HEADS", "BLOCKS", "BOS", "EOS", "CHUNK"),
+    *("BN", "SB", "TILE", "NARROW", "SCRATCH", "SUMMARIES", "LISTED"),
+)
 _NUMBERS = ("rows", "tiles", "first", "count", "q_row", "q_head")
 HEADER = ("import triton", "import triton.language as tl")
 
@@ -35,6 +33,7 @@ class KernelSource:
     text: str
     widest: int
     scratch: int
+    fewest: int = 1
     stage: StagePlan | None = None
 
 
@@ -123,7 +122,7 @@ def _parameters(text: str, schedule: Schedule) -> tuple[str, ...]:
     known = ["q", *pools, *fields, "ids", "values", "weights", "scores"]
     known += re.findall(r"\b(?:kept|partials)_\w+", text)
     known += ["seq_len", "n", "chosen", "owner", "table", "chunks", "chunk_count", "scratch"]
-    known += [*_NUMBERS, *(f"{name}_{of}" for name in pools for of in ("slot", "head")), *CONSTANTS]
+    known += [*_NUMBERS, *(f"{name}_{of}" for name in pools for of in ("slot", "head")), *_CONSTANTS]
     assigned = set(re.findall(r"^\s*(?:for )?(\w+) (?:=|in) ", text, re.MULTILINE))
     words = set(re.findall(r"(?<![.\w])\w+", text))
     return tuple(name for name in dict.fromkeys(known) if name in words and name not in assigned)
@@ -148,4 +147,4 @@ def _function(body: Body, block_size: int, schedule: Schedule, *given: str) -> t
 
 def _kernel(body: Body, schedule: Schedule, stage: StagePlan | None) -> KernelSource:
     text, names = _text(body, schedule, ())
-    return KernelSource(body.name, names, text, body.widest, body.scratch, stage)
+    return KernelSource(body.name, names, text, body.widest, body.scratch, body.fewest, stage)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from vortex.ops.emit import How, Part, Tile, power_of_two
@@ -14,6 +14,10 @@ _LARGEST_PRODUCT = 2**11
 """Numbers a block that a product holds before it is summed; larger ones go row by row."""
 _FEWEST_DOT = 16
 """The smallest size of any axis of `tl.dot`."""
+_LONGEST_DOT, _DOT_STREAM = 2**8, 2**6
+"""Columns of the operands of a `tl.dot` that are held at once; of longer ones, how many at a time."""
+_STREAM, _SHORTEST_STREAM = 2**10, 2**3
+"""Numbers a block of a product that is summed as its operands are read; the fewest columns at a time."""
 _ASSIGNED = re.compile(r"\s*(\w+) = ")
 
 
@@ -44,7 +48,7 @@ class TileWriter:
     def __init__(self, head: Area, area: Area, blocks: str = "BN", tensor_cores: bool = False) -> None:
         self.head, self.area, self.blocks, self.tensor_cores = head, area, blocks, tensor_cores
         self.stem = "x"
-        self.widest = 1
+        self.widest = self.fewest = 1
         self.scratch = 0
         self._names: set[str] = set()
         self._indices: set[str] = set()
@@ -147,7 +151,7 @@ class TileWriter:
             return f"tl.load({pointer} + ({place}){guard}).to(tl.float32)"
 
         step = cols if stride is None else stride
-        memory = "" if blocks else f"{pointer} + {{row}} * {step}"
+        memory = "" if mask else (f"{pointer} + {{row}} * {step}" if rows > 1 else pointer)
         return replace(self.tile(rows, cols, blocks, part), exact=exact, memory=memory)
 
     def store(self, pointer: str, tile: Tile, mask: str = "", value: str = "{}") -> None:
@@ -245,11 +249,20 @@ class TileWriter:
         return self._arranged(x, x.rows, x.cols, "{row}", "{col}")
 
     def product(self, x: Tile, y: Tile) -> Tile:
-        if self._on_tensor_cores(x, y):
-            return self._dot(x, y)
+        return self.products([(x, y)])
+
+    def products(self, pairs: Sequence[tuple[Tile, Tile]]) -> Tile:
+        """The sum of the products of pairs of equal shapes."""
+        x, y = beside_each(pairs)
+        in_memory = all(tile.memory for pair in pairs for tile in pair)
         widest = max(part.width for part in x.parts)
+        if self._on_tensor_cores(x, y):
+            long = sum(part.width for part in x.parts) > _LONGEST_DOT
+            return self._dot_streamed(pairs) if in_memory and long else self._dot(x, y)
         if x.height * y.height * widest <= _LARGEST_PRODUCT or x.height == y.height == 1:
             return self._product_at_once(x, y)
+        if in_memory and x.blocks != y.blocks and _STREAM // (x.height * y.height) >= _SHORTEST_STREAM:
+            return self._product_streamed(pairs)
         return self._product_by_rows(x, y)
 
     def _product_at_once(self, x: Tile, y: Tile) -> Tile:
@@ -265,11 +278,36 @@ class TileWriter:
         total = " + ".join(f"tl.sum({' + '.join(texts)}, {axis})" for texts in by_width.values())
         count = self.blocks if blocks else "1"
         name = self.let(f"tl.reshape({total}, ({count}, {y.height}, {x.height}))")
-        found = self._from_columns(Tile(y.rows, (Part(name, x.rows, x.height),), blocks))
+        found = self._as_cut(Tile(y.rows, (Part(name, x.rows, x.height),), blocks))
         return self._counted(found, x.height * y.height * sum(part.width for part in x.parts))
 
-    def _from_columns(self, x: Tile) -> Tile:
-        return self._as_cut(x)
+    def _streamed(
+        self, pairs: Sequence[tuple[Tile, Tile]], width: int, line: Callable[[str, str], str], out: str
+    ) -> None:
+        """`out = line(x, y)` for `width` columns of each pair at a time, which are read when needed."""
+        for pair in pairs:
+            first = self.name("first_col")
+            self.area.add(f"for {first} in range(0, {pair[0].cols}, {width}):")
+            loaded = []
+            for tile in pair:
+                row, col = self.index(1, tile.height), f"({first} + {self.index(2, width)})"
+                masks = [f"({row} < {tile.rows})"] if tile.height != tile.rows else []
+                masks += [f"({col} < {tile.cols})"] if tile.cols % width else []
+                guard = f", mask={' & '.join(masks)}, other=0.0" if masks else ""
+                place = f"{tile.memory.format(row=row)} + {col}"
+                name = self.name()
+                self.area.add(f"{name} = tl.load({place}{guard}).to(tl.float32)", 1)
+                loaded.append(name)
+            self.area.add(f"{out} = {line(*loaded)}", 1)
+
+    def _product_streamed(self, pairs: Sequence[tuple[Tile, Tile]]) -> Tile:
+        x, y = pairs[0]
+        width = min(power_of_two(x.cols), _STREAM // (x.height * y.height))
+        out = self.let(f"tl.zeros(({self.blocks}, {y.height}, {x.height}, {width}), tl.float32)")
+        self._streamed(pairs, width, lambda a, b: f"{out} + {a}[:, None, :, :] * {b}[:, :, None, :]", out)
+        name = self.let(f"tl.sum({out}, 3)")
+        found = self._as_cut(Tile(y.rows, (Part(name, x.rows, x.height),), True))
+        return self._counted(found, x.height * y.height * width)
 
     def _product_by_rows(self, x: Tile, y: Tile) -> Tile:
         """A row of one operand at a time: of the one without blocks, or with fewer rows."""
@@ -296,7 +334,7 @@ class TileWriter:
         else:
             turned = f"tl.permute({column}, (0, 2, 1))"
             self.area.add(f"{out} = tl.where({self.index(1, y.height)} == {at}, {turned}, {out})", 1)
-        return self._counted(self._from_columns(Tile(y.rows, (Part(out, x.rows, x.height),), blocks)))
+        return self._counted(self._as_cut(Tile(y.rows, (Part(out, x.rows, x.height),), blocks)))
 
     def _row_of(self, x: Tile, part: Part, first: int, row: str) -> str:
         if not x.memory:
@@ -317,21 +355,44 @@ class TileWriter:
         block, row = (x, y) if x.blocks else (y, x)
         count, n = f"{self.blocks} * {block.height}", max(row.height, _FEWEST_DOT)
         total = f"tl.zeros(({count}, {n}), tl.float32)"
-        exact = x.exact and y.exact
         for a, b in zip(block.parts, row.parts, strict=True):
             left, right = (self._without_padding(t, p, 2, "0.0") for t, p in ((block, a), (row, b)))
-            if row.height < n:
-                right = f"tl.broadcast_to({right}, ({n // row.height}, {row.height}, {b.width}))"
-            left = f"tl.reshape({left}, ({count}, {a.width}))"
-            right = f"tl.reshape({right}, ({n}, {b.width}))"
-            total = self.let(f"matmul({left}, {right}, {total}, {exact}, NARROW)")
-        if row.height < n:  # the rows of the smaller operand were repeated
+            total = self.let(self._matmul(x, y, left, right, a.width, total))
+        return self._from_matmul(x, y, total)
+
+    def _dot_streamed(self, pairs: Sequence[tuple[Tile, Tile]]) -> Tile:
+        x, y = pairs[0]
+        block, row = (x, y) if x.blocks else (y, x)
+        n = max(row.height, _FEWEST_DOT)
+        total = self.let(f"tl.zeros(({self.blocks} * {block.height}, {n}), tl.float32)")
+
+        def line(a: str, b: str) -> str:
+            left, right = (a, b) if x.blocks else (b, a)
+            return self._matmul(*beside_each(pairs), left, right, _DOT_STREAM, total)
+
+        self._streamed(pairs, _DOT_STREAM, line, total)
+        return self._from_matmul(x, y, total)
+
+    def _matmul(self, x: Tile, y: Tile, left: str, right: str, width: int, total: str) -> str:
+        """`total`, and the product of columns of the operand with blocks and of the one without."""
+        block, row = (x, y) if x.blocks else (y, x)
+        n = max(row.height, _FEWEST_DOT)
+        if row.height < n:  # its rows are repeated
+            right = f"tl.broadcast_to({right}, ({n // row.height}, {row.height}, {width}))"
+        left = f"tl.reshape({left}, ({self.blocks} * {block.height}, {width}))"
+        return f"matmul({left}, tl.reshape({right}, ({n}, {width})), {total}, {x.exact and y.exact}, NARROW)"
+
+    def _from_matmul(self, x: Tile, y: Tile, total: str) -> Tile:
+        block, row = (x, y) if x.blocks else (y, x)
+        count, n = f"{self.blocks} * {block.height}", max(row.height, _FEWEST_DOT)
+        if row.height < n:
             first = f"(tl.arange(0, {n // row.height}) == 0)[None, :, None]"
             spread = f"tl.reshape({total}, ({count}, {n // row.height}, {row.height}))"
             total = self.let(f"tl.sum(tl.where({first}, {spread}, 0.0), 1)")
         shaped = f"tl.reshape({total}, ({self.blocks}, {block.height}, {row.height}))"
         name = self.let(shaped if y.blocks else f"tl.permute({shaped}, (0, 2, 1))")
-        return self._counted(self._from_columns(Tile(y.rows, (Part(name, x.rows, x.height),), True)))
+        self.fewest = max(self.fewest, -(-_FEWEST_DOT // block.height))
+        return self._counted(self._as_cut(Tile(y.rows, (Part(name, x.rows, x.height),), True)))
 
     def constant(self, expression: str, rows: int, cols: int) -> Tile:
         height = power_of_two(rows)
@@ -400,6 +461,18 @@ class TileWriter:
             first += count
         del inside
         return self._counted(Tile(rows, tuple(parts), x.blocks))
+
+
+def beside(tiles: Sequence[Tile]) -> Tile:
+    """Tiles of equal rows as one with the columns of all."""
+    if len(tiles) == 1:
+        return tiles[0]
+    parts = tuple(part for tile in tiles for part in tile.parts)
+    return Tile(tiles[0].rows, parts, tiles[0].blocks, all(tile.exact for tile in tiles))
+
+
+def beside_each(pairs: Sequence[tuple[Tile, Tile]]) -> tuple[Tile, Tile]:
+    return beside([x for x, _ in pairs]), beside([y for _, y in pairs])
 
 
 def without_unused(lines: list[str]) -> list[str]:

@@ -1,0 +1,78 @@
+"""The text of the cache stage of one block."""
+
+from __future__ import annotations
+
+from vortex.graph.model import Format, Ref, RefKind, Stage
+from vortex.ops.emit import Tile
+from vortex.targets.triton.kernel import Body, Kernel, pool
+from vortex.targets.triton.layout import Layout
+from vortex.targets.triton.schedule import Schedule
+from vortex.targets.triton.writer import Area, TileWriter
+
+
+class _Summary(Kernel):
+    """The cache stage of one block; every tile has one."""
+
+    def __init__(self, schedule: Schedule, layout: Layout) -> None:
+        super().__init__(schedule, layout, set(), False, "1", 1)
+        self.item = self.body = self.head
+        self.w = TileWriter(Area([], 1), self.head, "1")
+
+    def run(self) -> None:
+        compiled, w = self.schedule.compiled, self.w
+        done: list[Tile] = []
+        for step in compiled.cache:
+            inputs = tuple(
+                done[ref.node] if ref.kind is RefKind.NODE else self._field(ref) for ref in step.node.inputs
+            )
+            w.stem = f"{step.op.name.lower()}_{step.index}"
+            assert step.op.triton.lanes is not None
+            done.append(step.op.triton.lanes(w, step.args, inputs))
+        for step, tile in zip(compiled.cache, done, strict=True):
+            name = step.node.output
+            if name is not None:
+                element = f"field_{name}.dtype.element_ty"
+                pointer = f"field_{name} + block * {tile.rows * tile.cols}"
+                w.store(pointer, tile, "", f"rounded({{0}}).to({element})")
+
+    def _field(self, ref: Ref) -> Tile:
+        if ref not in self.done:
+            found = self.graph.type_of(Stage.CACHE, ref)
+            rows, cols = found.rows.hint, found.cols.hint
+            self.w.stem = f"{ref.name}_tile"
+            if ref.name in self.schedule.injected:
+                self.done[ref] = self.w.load(pool(ref.name), rows, cols, False, f"{ref.name}_slot")
+            else:  # nothing has written it yet
+                self.done[ref] = self.w.constant("0.0", rows, cols)
+        return self.done[ref]
+
+
+def summary_function(schedule: Schedule, layout: Layout) -> Body | None:
+    """The cache stage, as a function of the block's id."""
+    if not schedule.compiled.cache:
+        return None
+    made = _Summary(schedule, layout)
+    made.run()
+    lines = (*made.w.head.lines, *made.head.lines)
+    names = ", ".join(step.op.name for step in schedule.compiled.cache)
+    widest = max(
+        [step.node.type.numel for step in schedule.compiled.cache]
+        + [
+            schedule.compiled.graph.type_of(Stage.CACHE, ref).numel
+            for step in schedule.compiled.cache
+            for ref in step.node.inputs
+        ]
+    )
+    return Body("summarize_block", f"The cache stage of one block: {names}.", lines, widest, made.w.scratch)
+
+
+def saved_fields(schedule: Schedule) -> dict[str, tuple[int, int]]:
+    """Fields of blocks that the indexer saves and the cache stage does not write."""
+    graph = schedule.compiled.graph
+    written = {node.output for node in graph.cache}
+    saved = {node.output for node in graph.indexer} - written
+    return {
+        field.name: (field.rows.hint, field.cols.hint)
+        for field in graph.fields
+        if field.format is Format.PAGED and field.name in saved
+    }
