@@ -63,7 +63,8 @@ def union_blocks(graph: FlowGraph, geometry: Geometry, config: VortexConfig) -> 
 
 class DeviceDecode:
     """One flow on the sparse layers of a model, by their numbers in the model. `layers` come with their
-    pools; fields that are missing are allocated here.
+    pools; fields that are missing are allocated here, request fields for the requests 0 to `size.requests -
+    1`.
 
     A step is `plan()`, then `attend()` once a layer, in any order. `plan` runs before a CUDA graph is
     replayed, `attend` may be inside of it. On CPU tensors the same runs under Triton's interpreter.
@@ -101,7 +102,8 @@ class DeviceDecode:
         self.union = union_blocks(graph, geometry, config)
         crossover = None
         if config.dense_crossover and not self.saved and not self.program.request_fields:
-            crossover = crossover_of(graph, geometry, config, pool, size, self.device)
+            sizes = pool.k.itemsize, self.dtype.itemsize
+            crossover = crossover_of(graph, geometry, size, *sizes, self.launches_per_layer, self.device)
         self.planner = Planner(size, config, device, listed=self.union, crossover=crossover)
 
     @property

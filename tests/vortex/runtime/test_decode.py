@@ -213,7 +213,7 @@ def test_counts_are_those_of_the_steps() -> None:
     for flow in ("block_sparse_attention", "trading_places"):
         served = Served(flow)
         decode, read = served.decode, 0
-        for numbers, lengths in (([1, 2, 3], [208, 40, 256]), ([1], [16])):
+        for numbers, lengths in (([1, 0, 2], [208, 40, 256]), ([1], [16])):
             served.plan(numbers, lengths)
             for layer in LAYERS:
                 decode.attend(layer, served.q[layer][: len(numbers)], SCALE)
