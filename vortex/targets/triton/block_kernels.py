@@ -13,7 +13,8 @@ from vortex.targets.triton.writer import NEUTRAL
 def block_kernel(
     schedule: Schedule, layout: Layout, exact: set[Ref], tensor_cores: bool, stage: StagePlan
 ) -> Body:
-    """Programs share the chunks of the step; a chunk is done tile by tile."""
+    """Programs share the chunks of the step, tile by tile. What a tile's turn needs is loaded one turn ahead
+    (block ids), or two (which row and place it has), so that no turn waits for more than its own data."""
     made = Kernel(schedule, layout, exact, tensor_cores, "BN", 2)
     w, body = made.w, made.body
     made.head.add("lane = tl.arange(0, BN)[:, None, None]")
@@ -35,21 +36,24 @@ def block_kernel(
     for index in stage.statistics:
         _partials(made, stage, index)
     save(made, stage, blocks=True)
+    ids = "tl.load(table + {0}row // SHARE * BLOCKS + {0}start + lane, mask={0}start + lane < BLOCKS, other=0)"
+    given = "chunks, {}, items, HEADS, CHUNK, TILE"
     lines = [
         *made.head.lines,
-        "    items = tl.load(chunk_count) * HEADS",
-        "    for item in range(tl.program_id(0), items, tl.num_programs(0)):",
-        "        request = tl.load(chunks + item // HEADS * 2)",
-        "        first = tl.load(chunks + item // HEADS * 2 + 1)",
-        "        row = (request * HEADS + item % HEADS).to(tl.int64)",
-        "        end = tl.minimum(first + CHUNK, tl.load(n + request) - EOS)",
+        "    items = tl.load(chunk_count) * (CHUNK // TILE * HEADS)",
+        "    turn, turns = tl.program_id(0), tl.num_programs(0)",
+        f"    request, start, row = piece({given.format('turn')})",
+        f"    next_request, next_start, next_row = piece({given.format('turn + turns')})",
+        f"    entry, last = {ids.format('')}, tl.load(n + request) - EOS",
+        "    for item in range(turn, items, turns):",
+        "        place = start + lane",
+        "        valid = place < tl.minimum(start + TILE, last)",
+        "        block = tl.where(valid, entry, 0).to(tl.int64) * SHARE + row % SHARE",
+        f"        entry, last = {ids.format('next_')}, tl.load(n + next_request) - EOS",
         *made.item.lines,
-        "        for start in range(first, end, BN):",
-        "            place = start + lane",
-        "            valid = place < end",
-        "            entry = tl.load(table + row // SHARE * BLOCKS + place, mask=valid, other=0)",
-        "            block = entry.to(tl.int64) * SHARE + row % SHARE",
         *body.lines,
+        "        request, start, row = next_request, next_start, next_row",
+        f"        next_request, next_start, next_row = piece({given.format('item + 2 * turns')})",
     ]
     doc = f"Of each scored block: {ops_of(layout, stage.nodes) or 'copies'}."
     return Body(f"blocks_{stage.number}", doc, tuple(lines), w.widest, w.scratch, w.fewest)

@@ -20,6 +20,18 @@ def minimum(x, y):
     """The smaller one; NaN where either is."""
     return tl.minimum(x, y, propagate_nan=tl.PropagateNan.ALL)
 ''',
+    "piece": '''
+@triton.jit
+def piece(chunks, item, items, HEADS: tl.constexpr, CHUNK: tl.constexpr, TILE: tl.constexpr):
+    """Request, first place and row of a piece of work: a tile of a chunk, of one head. The last one, if there
+    are no more."""
+    item = tl.maximum(tl.minimum(item, items - 1), 0)
+    tile = item // HEADS
+    chunk = tile // (CHUNK // TILE) * 2
+    request = tl.load(chunks + chunk)
+    start = tl.load(chunks + chunk + 1) + tile % (CHUNK // TILE) * TILE
+    return request, start, (request * HEADS + item % HEADS).to(tl.int64)
+''',
     "matmul": '''
 @triton.jit
 def matmul(a, b, total, EXACT: tl.constexpr, NARROW: tl.constexpr):

@@ -36,7 +36,7 @@ class Kernel:
     ) -> None:
         self.schedule, self.layout, self.exact = schedule, layout, exact
         self.graph = schedule.compiled.graph
-        self.head, self.item, self.body = Area([], 1), Area([], depth), Area([], depth + (blocks == "BN"))
+        self.head, self.item, self.body = Area([], 1), Area([], depth), Area([], depth)
         self.w = TileWriter(self.head, self.body, blocks, tensor_cores)
         self.done: dict[Ref, Tile] = {}
 

@@ -104,8 +104,8 @@ class TritonProgram(CompiledGraph):
         extra: dict[str, Any] = {}
         if stage is not None and not stage.of_rows:
             blocks = buffers.tiles[stage.number]
-            work = size.chunks * size.heads
             tile = min(blocks, size.chunk)
+            work = given["rows"] * -(-size.blocks // size.chunk) * (size.chunk // tile)
             extra = {"BN": blocks, "TILE": tile, "tiles": size.blocks // tile + 1}
         elif stage is not None and stage.statistics:
             blocks = tile_slots(kernel)
@@ -119,7 +119,9 @@ class TritonProgram(CompiledGraph):
         if grid == 0:
             return
         function = getattr(modules.load(modules.written_once(self.source, self.cache_dir)), kernel.name)
-        function[(grid,)](*[given[name] for name in kernel.parameters], num_warps=num_warps)
+        function[(grid,)](
+            *[given[name] for name in kernel.parameters], num_warps=num_warps, num_stages=1
+        )
 
     def _given(
         self, layer: LayerCache, tensors: dict[str, torch.Tensor], device: torch.device
