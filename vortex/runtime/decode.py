@@ -10,7 +10,7 @@ import torch
 from vortex.budget.compiled import policy_of
 from vortex.config import VortexConfig
 from vortex.graph.geometry import Geometry
-from vortex.graph.model import FlowGraph, Format, Stage
+from vortex.graph.model import FlowGraph
 from vortex.kernels.attention import SparseDecode, attention_programs
 from vortex.kernels.lists import count_sparse
 from vortex.kernels.plan import Planner, longest_list
@@ -19,6 +19,7 @@ from vortex.kernels.topk import Selector
 from vortex.runtime.crossover import crossover_of
 from vortex.runtime.device import DeviceStep, StepSize
 from vortex.runtime.dtypes import TORCH_DTYPES
+from vortex.runtime.summaries import saved_fields
 from vortex.targets.base import LayerCache
 
 if TYPE_CHECKING:
@@ -184,12 +185,6 @@ class DeviceDecode:
             for name, shape in self.program.request_fields.items():
                 if name not in layer.requests:
                     layer.requests[name] = torch.zeros((self.size.rows, *shape), device=self.device)
-
-
-def saved_fields(graph: FlowGraph) -> tuple[str, ...]:
-    """Fields of blocks that the indexer saves: a block that is used again starts them from zeros."""
-    written = {node.output for node in graph.program(Stage.INDEXER)}
-    return tuple(f.name for f in graph.fields if f.format is Format.PAGED and f.name in written)
 
 
 def tolerance(graph: FlowGraph) -> float:

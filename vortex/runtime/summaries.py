@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from vortex.graph.model import FlowGraph, Format, Stage
 from vortex.runtime.table import BlockTable
 
 if TYPE_CHECKING:
@@ -93,3 +94,9 @@ class Summaries:
         if layer.pool.k.device.type == "cpu":  # numpy leaves untouched pages of a large array unallocated
             return torch.from_numpy(np.zeros((blocks, *shape), dtype=np.float32))
         return torch.zeros((blocks, *shape), device=layer.pool.k.device)
+
+
+def saved_fields(graph: FlowGraph) -> tuple[str, ...]:
+    """Fields of blocks that the indexer saves: a block that is used again starts them from zeros."""
+    written = {node.output for node in graph.program(Stage.INDEXER)}
+    return tuple(f.name for f in graph.fields if f.format is Format.PAGED and f.name in written)

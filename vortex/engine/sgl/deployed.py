@@ -15,9 +15,10 @@ import torch
 
 from vortex.engine.sgl.counters import EngineCounters
 from vortex.errors import ConfigError
-from vortex.graph.model import Format, Stage
+from vortex.graph.model import Format
 from vortex.runtime.dtypes import TORCH_DTYPES
 from vortex.runtime.pool import KVPool
+from vortex.runtime.summaries import saved_fields
 from vortex.targets.base import LayerCache
 
 if TYPE_CHECKING:
@@ -148,12 +149,6 @@ class Deployed(ABC):
     def blocks_of(self, layer: LayerCache) -> int:
         """Blocks of all kv heads in a layer's pool."""
         return layer.pool.k.shape[0] // self.block_size * self.heads
-
-
-def saved_fields(graph: FlowGraph) -> tuple[str, ...]:
-    """Fields of blocks that the indexer saves: a block that is used again starts them from zeros."""
-    written = {node.output for node in graph.program(Stage.INDEXER)}
-    return tuple(f.name for f in graph.fields if f.format is Format.PAGED and f.name in written)
 
 
 def summary_bytes(graph: FlowGraph, geometry: Geometry, config: VortexConfig) -> int:
