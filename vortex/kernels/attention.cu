@@ -1,6 +1,6 @@
 // Decode attention for heads that share nothing (MHA, GQA): 16-bit or fp8 keys and values, up to 16 query
 // heads a kv head. Compiled with QUERY (the type of q and out), KV_BYTES and E5M2, DIM, HEAD_TILES (of 8 query
-// heads) and STAGES.
+// heads), WARPS and STAGES.
 //
 // A block takes an item; its warps take the item's tiles of 16 tokens in turn, each with its own ring of
 // STAGES tiles in shared memory, and meet only at the end of the item. Logits are computed as K q^T and
@@ -9,7 +9,7 @@
 // power of 2 a head.
 #include "attention.cuh"
 
-constexpr int WARPS = 4, TOKENS = 16;
+constexpr int TOKENS = 16;
 constexpr int ROW = DIM * KV_BYTES, PITCH = ROW + 16;  // bytes; the pad keeps 8 rows in different banks
 constexpr int CHUNKS = ROW / 16, TILE = TOKENS * PITCH, STAGE = 2 * TILE;
 constexpr int HEADS = 8 * HEAD_TILES, ACC_PITCH = DIM + 4;
@@ -37,9 +37,10 @@ struct Loader {
   uint32_t ring;
   int lane;
 
+  // Of the two blocks of 8 tokens, or of the one block, that a tile is in.
   __device__ int2 entries(int token) const {
-    const int last = it.end - 1;
-    return {entry(it, min(token, last) >> a.block_shift), entry(it, min(token + 8, last) >> a.block_shift)};
+    const int one = entry(a, it, token);
+    return {one, a.block_shift < 4 ? entry(a, it, token + 8) : one};
   }
 
   __device__ void load(int stage, int token, int2 found) const {
@@ -141,20 +142,31 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) decode(const __grid_con
   float* stats = reinterpret_cast<float*>(shared + (RING > ACC ? RING : ACC));  // [2, WARPS, HEADS]
   float* tops = stats + 2 * WARPS * HEADS;
   float* norms = tops + HEADS;
-  int* flag = reinterpret_cast<int*>(norms + HEADS);
+  unsigned* flag = reinterpret_cast<unsigned*>(norms + HEADS);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int most = a.room - 1;
+  wait_for_previous_kernel();
   const int items = *a.part_count * a.heads;
-  for (int index = blockIdx.x; index < items; index += gridDim.x) {
-    const Item it = item_at(a, index);
+  for (int index = blockIdx.x;; index += gridDim.x) {
+    Item it = item_at(a, min(index, most));
+    if (index >= items) break;
     const Loader loader{a, it, shared_address(shared) + warp * STAGES * STAGE, lane};
-    const int tiles = max(0, (it.end - it.start + TOKENS - 1) / TOKENS);
-    const int mine = (tiles - warp + WARPS - 1) / WARPS;
     const int first = it.start + warp * TOKENS;
     constexpr int STEP = WARPS * TOKENS;
 
+    int2 low[STAGES], high[STAGES];
+#pragma unroll
+    for (int s = 0; s < STAGES; ++s) {
+      low[s] = high[s] = either_entry(a, it, first + s * STEP);
+      if (a.block_shift < 4) high[s] = either_entry(a, it, first + s * STEP + 8);
+    }
+    complete(a, it);
+    const int tiles = max(0, (it.end - it.start + TOKENS - 1) / TOKENS);
+    const int mine = (tiles - warp + WARPS - 1) / WARPS;
     int2 ahead[STAGES];
 #pragma unroll
-    for (int s = 0; s < STAGES; ++s) ahead[s] = s < mine ? loader.entries(first + s * STEP) : int2{0, 0};
+    for (int s = 0; s < STAGES; ++s)
+      ahead[s] = it.dense ? int2{low[s].y, high[s].y} : int2{low[s].x, high[s].x};
 #pragma unroll
     for (int s = 0; s < STAGES - 1; ++s) {
       if (s < mine) loader.load(s, first + s * STEP, ahead[s]);
@@ -294,8 +306,9 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) decode(const __grid_con
         }
       }
     }
-    if (it.pieces > 1 && last_of_row(a.tickets + it.row, it.pieces, flag))
-      merge_parts<QUERY, DIM>(a, it, 0, a.group, tops, norms);
+    if (it.pieces > 1)
+      merge<QUERY, DIM>(a, it, reinterpret_cast<Ticket*>(a.tickets) + it.row, 0, a.group,
+                        index + int(gridDim.x) >= items, tops, norms, flag);
     __syncthreads();
   }
 }
@@ -307,6 +320,5 @@ extern "C" int prepare(int* per_multiprocessor) {
 }
 
 extern "C" int attend(const Args* args, int programs, cudaStream_t stream) {
-  decode<<<programs, WARPS * 32, SHARED, stream>>>(*args);
-  return cudaGetLastError();
+  return start(decode, *args, programs, WARPS * 32, SHARED, stream);
 }

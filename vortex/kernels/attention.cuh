@@ -10,7 +10,7 @@ struct Args {
   void* out;
   float* accs;    // [parts * heads, group, values]
   float* stats;   // [2, room, group], room = parts * heads: largest logit, sum of weights
-  int* tickets;   // [rows], zero before and after
+  int* tickets;   // [rows, tiles of query heads, 4]: a Ticket each, zero before and after
   const int *n, *chosen, *seq_len, *table, *lists, *tokens, *parts, *part_count, *part_first;
   float scale;    // includes log2 e
   long q_row, q_head, out_row, out_head;              // elements
@@ -20,36 +20,51 @@ struct Args {
   int heads, share, block_shift, group;               // blocks of 1 << block_shift tokens
 };
 
-// A stretch of the block list of one row: tokens [start, end) of it.
+// A stretch of the block list of one row: tokens [start, end) of it, in the places [first, beyond).
 struct Item {
-  int part, head, request, row, start, end, begin, pieces;
+  int part, head, request, row, first, beyond, start, end, begin, pieces;
   bool dense;
   const int *list, *table;  // of the row
 };
 
+// What does not depend on anything but the plan's parts.
 __device__ __forceinline__ Item item_at(const Args& a, int index) {
   Item it;
   it.part = index / a.heads;
   it.head = index - it.part * a.heads;
   it.request = a.parts[it.part * 3];
-  const int first = a.parts[it.part * 3 + 1], count = a.parts[it.part * 3 + 2];
+  it.first = a.parts[it.part * 3 + 1];
+  it.beyond = it.first + a.parts[it.part * 3 + 2];
   it.row = it.request * a.heads + it.head;
   it.list = a.lists + long(it.row) * a.list_row;
   it.table = a.table + long(it.row / a.share) * a.table_row;
-  it.dense = a.chosen[it.request] == a.n[it.request];
-  const int length = it.dense ? a.seq_len[it.request] : a.tokens[it.row];
-  it.begin = a.part_first[it.request];
-  it.pieces = a.part_first[it.request + 1] - it.begin;
-  it.start = first << a.block_shift;
-  it.end = min((first + count) << a.block_shift, length);
+  it.start = it.first << a.block_shift;
   return it;
 }
 
-// The entry of the list (dense: of the table) for a place, and the slot and head that it stands for.
-__device__ __forceinline__ int entry(const Item& it, int place) {
+// The rest. All loads are issued together: each would take as long as the first tile.
+__device__ __forceinline__ void complete(const Args& a, Item& it) {
+  const int chosen = a.chosen[it.request], n = a.n[it.request];
+  const int all = a.seq_len[it.request], listed = a.tokens[it.row];
+  const int begin = a.part_first[it.request], next = a.part_first[it.request + 1];
+  it.dense = chosen == n;
+  it.end = min(it.beyond << a.block_shift, it.dense ? all : listed);
+  it.begin = begin;
+  it.pieces = next - begin;
+}
+
+// The entry of the list and of the table for the place of a token; before it is known which of them counts.
+__device__ __forceinline__ int2 either_entry(const Args& a, const Item& it, int token) {
+  const int place = max(0, min(token >> a.block_shift, it.beyond - 1));
+  return {__ldg(it.list + min(place, a.list_row - 1)), __ldg(it.table + place)};
+}
+
+__device__ __forceinline__ int entry(const Args& a, const Item& it, int token) {
+  const int place = max(0, min(token >> a.block_shift, it.beyond - 1));
   return __ldg((it.dense ? it.table : it.list) + place);
 }
 
+// The block of slots and the head that an entry stands for.
 __device__ __forceinline__ void locate(const Args& a, const Item& it, int found, long& block, long& head) {
   if (it.dense) {
     block = found;
@@ -58,6 +73,11 @@ __device__ __forceinline__ void locate(const Args& a, const Item& it, int found,
     block = unsigned(found) / unsigned(a.share);
     head = unsigned(found) % unsigned(a.share);
   }
+}
+
+// Programmatic dependent launch: this grid starts while the one before it ends.
+__device__ __forceinline__ void wait_for_previous_kernel() {
+  asm volatile("griddepcontrol.wait;\ngriddepcontrol.launch_dependents;\n" ::: "memory");
 }
 
 __device__ __forceinline__ uint32_t shared_address(const void* p) {
@@ -156,64 +176,105 @@ __device__ __forceinline__ float column_sum(float x) {
   return x;
 }
 
-// Whether this program is the last one of its row; then the parts of all others can be read.
-__device__ __forceinline__ bool last_of_row(int* ticket, int pieces, int* shared_flag) {
-  __threadfence();
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    int taken;
-    asm volatile("atom.add.acq_rel.gpu.global.s32 %0, [%1], 1;\n" : "=r"(taken) : "l"(ticket) : "memory");
-    *shared_flag = taken == pieces - 1;
-    if (taken == pieces - 1) *ticket = 0;
-  }
-  __syncthreads();
-  const bool last = *shared_flag;
-  if (last) __threadfence();
-  return last;
+// How the parts of a row are merged. Each is written, then announced: `state` counts announcements in its low
+// half. Columns are cut into slices, the first ones of a row's parts are responsible for one each. A part that
+// cannot wait until all have been announced sets its bit in the high half, and the last one to be announced
+// takes over its slice: nobody depends on a program that may not be running. `left` counts those who are done;
+// the last one clears the ticket.
+struct Ticket {
+  unsigned long long state;
+  unsigned left, unused;
+};
+constexpr int SLICES = 31;
+constexpr long long PATIENCE = 60000;  // cycles
+
+__device__ __forceinline__ unsigned long long announce(Ticket* ticket, unsigned long long what) {
+  unsigned long long before;
+  asm volatile("atom.add.acq_rel.gpu.global.u64 %0, [%1], %2;\n"
+               : "=l"(before) : "l"(&ticket->state), "l"(what) : "memory");
+  return before;
 }
 
-// Adds up the parts of a row in their order, for `count` query heads from `head` on. `tops`, `norms`: room for
-// a number a head in shared memory.
-template <class T, int WIDTH>
-__device__ __forceinline__ void merge_parts(const Args& a, const Item& it, int head, int count, float* tops,
-                                            float* norms) {
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
-  const long first = (long(it.begin) * a.heads + it.head) * a.group + head, step = long(a.heads) * a.group;
-  const float *stats = a.stats + first, *masses = stats + a.room * a.group;
-  for (int g = warp; g < count; g += warps) {
-    float top = -INFINITY, mass = 0.f;
-    for (int p = lane; p < it.pieces; p += 32) top = fmaxf(top, __ldcg(stats + p * step + g));
-    for (int s = 1; s < 32; s *= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, s));
-    for (int p = lane; p < it.pieces; p += 32)
-      mass += __ldcg(masses + p * step + g) * weight(__ldcg(stats + p * step + g), top);
-    for (int s = 1; s < 32; s *= 2) mass += __shfl_xor_sync(~0u, mass, s);
-    if (lane == 0) tops[g] = top, norms[g] = mass > 0.f ? 1.f / mass : 0.f;
+// The slices that this program merges, as bits.
+__device__ __forceinline__ unsigned slices_of(Ticket* ticket, int part, int pieces, bool patient) {
+  const unsigned mine = part < SLICES ? 1u << part : 0u;
+  const unsigned long long declined = static_cast<unsigned long long>(mine) << 32;
+  const unsigned long long before = announce(ticket, patient ? 1 : 1 + declined);
+  if (static_cast<unsigned>(before) == pieces - 1) return mine | static_cast<unsigned>(before >> 32);
+  if (!patient || !mine) return 0;
+  const long long start = clock64();
+  while (clock64() - start < PATIENCE) {
+    unsigned long long now;
+    asm volatile("ld.acquire.gpu.global.u64 %0, [%1];\n" : "=l"(now) : "l"(&ticket->state) : "memory");
+    if (static_cast<unsigned>(now) == pieces) return mine;
   }
+  return static_cast<unsigned>(announce(ticket, declined)) == pieces ? mine : 0;
+}
+
+// Adds up the parts of a row in their order, for `count` query heads from `head` on. All threads have written
+// what they have of this part. `patient`: this program has nothing else to do. `tops`, `norms`: room for a
+// number a head in shared memory.
+template <class T, int WIDTH>
+__device__ __forceinline__ void merge(const Args& a, const Item& it, Ticket* ticket, int head, int count,
+                                      bool patient, float* tops, float* norms, unsigned* flag) {
   __syncthreads();
-  constexpr int VECTORS = WIDTH / 4, AT_ONCE = 2;
-  T* out = static_cast<T*>(a.out) + it.row * a.out_row + head * a.out_head;
-  const float4* accs = reinterpret_cast<const float4*>(a.accs) + first * VECTORS;
-  const int all = count * VECTORS;
-  for (int start = threadIdx.x; start < all; start += AT_ONCE * blockDim.x) {
-    float4 sum[AT_ONCE] = {};
-#pragma unroll 4
-    for (int p = 0; p < it.pieces; ++p) {
-#pragma unroll
-      for (int j = 0; j < AT_ONCE; ++j) {
-        const int at = min(start + j * int(blockDim.x), all - 1), g = at / VECTORS;
-        const float4 x = __ldcg(accs + p * step * VECTORS + at);
-        const float w = weight(__ldcg(stats + p * step + g), tops[g]);
-        sum[j].x += x.x * w, sum[j].y += x.y * w, sum[j].z += x.z * w, sum[j].w += x.w * w;
+  if (threadIdx.x == 0) *flag = slices_of(ticket, it.part - it.begin, it.pieces, patient);
+  __syncthreads();
+  unsigned slices = *flag;
+  if (slices) {
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
+    const long first = (long(it.begin) * a.heads + it.head) * a.group + head, step = long(a.heads) * a.group;
+    const float *stats = a.stats + first, *masses = stats + a.room * a.group;
+    for (int g = warp; g < count; g += warps) {
+      float top = -INFINITY, mass = 0.f;
+      for (int p = lane; p < it.pieces; p += 32) {
+        const float m = __ldcg(stats + p * step + g), l = __ldcg(masses + p * step + g);
+        const float now = fmaxf(top, m);
+        mass = mass * weight(top, now) + l * weight(m, now);
+        top = now;
+      }
+      for (int s = 1; s < 32; s *= 2) {
+        const float m = __shfl_xor_sync(~0u, top, s), l = __shfl_xor_sync(~0u, mass, s);
+        const float now = fmaxf(top, m);
+        mass = mass * weight(top, now) + l * weight(m, now);
+        top = now;
+      }
+      if (lane == 0) tops[g] = top, norms[g] = mass > 0.f ? 1.f / mass : 0.f;
+    }
+    __syncthreads();
+    constexpr int VECTORS = WIDTH / 4;
+    T* out = static_cast<T*>(a.out) + it.row * a.out_row + head * a.out_head;
+    const float4* accs = reinterpret_cast<const float4*>(a.accs) + first * VECTORS;
+    const int all = count * VECTORS, parts = min(it.pieces, SLICES);
+    for (; slices; slices &= slices - 1) {
+      const int slice = __ffs(slices) - 1, beyond = all * (slice + 1) / parts;
+      for (int at = all * slice / parts + threadIdx.x; at < beyond; at += blockDim.x) {
+        const int g = at / VECTORS;
+        const float top = tops[g], norm = norms[g];
+        float4 sum = {0.f, 0.f, 0.f, 0.f};
+#pragma unroll 8
+        for (int p = 0; p < it.pieces; ++p) {
+          const float4 x = __ldcg(accs + p * step * VECTORS + at);
+          const float w = weight(__ldcg(stats + p * step + g), top);
+          sum.x += x.x * w, sum.y += x.y * w, sum.z += x.z * w, sum.w += x.w * w;
+        }
+        const uint2 packed = {pack<T>(sum.x * norm, sum.y * norm), pack<T>(sum.z * norm, sum.w * norm)};
+        *reinterpret_cast<uint2*>(out + g * a.out_head + at % VECTORS * 4) = packed;
       }
     }
-#pragma unroll
-    for (int j = 0; j < AT_ONCE; ++j) {
-      const int at = start + j * blockDim.x, g = at / VECTORS;
-      if (at >= all) break;
-      const float norm = norms[g];
-      const uint2 packed = {pack<T>(sum[j].x * norm, sum[j].y * norm),
-                            pack<T>(sum[j].z * norm, sum[j].w * norm)};
-      *reinterpret_cast<uint2*>(out + g * a.out_head + at % VECTORS * 4) = packed;
-    }
   }
+  __syncthreads();
+  if (threadIdx.x == 0 && atomicAdd(&ticket->left, 1u) == it.pieces - 1) *ticket = {};
+}
+
+template <class Kernel>
+int start(Kernel kernel, const Args& args, int programs, int threads, int shared, cudaStream_t stream) {
+  cudaLaunchAttribute early = {};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = programs, config.blockDim = threads, config.dynamicSmemBytes = shared;
+  config.stream = stream, config.attrs = &early, config.numAttrs = 1;
+  cudaLaunchKernelEx(&config, kernel, args);
+  return cudaGetLastError();
 }

@@ -88,7 +88,7 @@ class SparseDecode:
             torch.empty((pieces, group, value_dim), dtype=torch.float32, device=device),
             torch.empty((2, pieces, group), dtype=torch.float32, device=device),
         )
-        self._tickets = torch.zeros((size.rows, -(-group // 16)), dtype=torch.int32, device=device)
+        self._tickets = torch.zeros((size.rows, -(-group // 16), 4), dtype=torch.int32, device=device)
 
     def run(
         self, q: torch.Tensor, pool: KVPool, step: DeviceStep, scale: float, out: torch.Tensor

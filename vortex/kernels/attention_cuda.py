@@ -17,6 +17,11 @@ _FOLDER = Path(__file__).parent
 _QUERIES = {torch.bfloat16: "__nv_bfloat16", torch.float16: "__half"}
 _NARROW = {torch.float8_e4m3fn: 0, torch.float8_e5m2: 1}
 
+_SHARED = 216 << 10
+"""Bytes of shared memory for tiles."""
+_TOKENS = 16
+"""Tokens of a warp's tile."""
+
 
 class Args(ctypes.Structure):
     """`Args` of attention.cuh."""
@@ -60,14 +65,8 @@ class Variant:
         if self.query not in _QUERIES or not (narrow or self.kv == self.query):
             return False
         if self.values:
-            return (
-                not narrow and dim % 64 == 0 and self.values % 128 == 0 and 256 <= self.values <= dim <= 640
-            )
-        return (
-            dim % (32 if narrow else 16) == 0
-            and 32 <= dim
-            and dim * self.head_tiles <= 256 >= 16 * self.group
-        )
+            return not narrow and dim % 64 == 0 and dim <= 640 and self.values in (256, 384, 512)
+        return self.group <= 16 and dim in range(32, 256 // self.head_tiles + 1, 32 if narrow else 16)
 
     @property
     def source(self) -> str:
@@ -77,7 +76,10 @@ class Variant:
         if self.values:
             settings |= {"VALUES": self.values, "STAGES": 5}
         else:
-            settings |= {"KV_BYTES": self.kv.itemsize, "E5M2": _NARROW.get(self.kv, 0), "STAGES": 3}
+            tile = 2 * _TOKENS * (self.head_dim * self.kv.itemsize + 16)
+            warps = 8 if 8 * 3 * tile <= _SHARED else 4
+            settings |= {"KV_BYTES": self.kv.itemsize, "E5M2": _NARROW.get(self.kv, 0)}
+            settings |= {"WARPS": warps, "STAGES": min(5, _SHARED // (warps * tile))}
         lines = [f"#define {name} {value}" for name, value in settings.items()]
         kernel = (_FOLDER / name).read_text()
         shared = (_FOLDER / "attention.cuh").read_text().replace("#pragma once\n", "")

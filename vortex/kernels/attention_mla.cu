@@ -24,19 +24,17 @@ struct Loader {
   const Item& it;
   uint32_t ring;
 
-  __device__ int entry_of(int token) const {
-    return entry(it, min(token + 8 * int(threadIdx.x % 4), it.end - 1) >> a.block_shift);
-  }
+  __device__ int eighth(int token) const { return token + 8 * int(threadIdx.x % 4); }
 
   __device__ void load(int stage, int token, int found) const {
     long block, head;
     locate(a, it, found, block, head);
-    const int within = (token + 8 * int(threadIdx.x % 4)) & ((1 << a.block_shift) - 1);
+    const int within = eighth(token) & ((1 << a.block_shift) - 1);
     const char* eight =
         static_cast<const char*>(a.k) + ((block << a.block_shift) + within) * a.k_slot + head * a.k_head;
     const uint32_t to = ring + stage * STAGE;
     const int left = it.end - token;
-#pragma unroll
+#pragma unroll 3
     for (int j = 0; j < (TOKENS * CHUNKS + THREADS - 1) / THREADS; ++j) {
       const int at = threadIdx.x + THREADS * j, t = at / CHUNKS, c = at % CHUNKS;
       const char* from = reinterpret_cast<const char*>(
@@ -53,23 +51,29 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) decode(const __grid_con
   char* probabilities = shared + RING + LOGITS;             // [HEADS, P_PITCH]
   float* fades = reinterpret_cast<float*>(probabilities + PROBABILITIES);
   float *tops = fades + HEADS, *norms = tops + HEADS;
-  int* flag = reinterpret_cast<int*>(norms + HEADS);
+  unsigned* flag = reinterpret_cast<unsigned*>(norms + HEADS);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int quarter = warp / 2, half = warp % 2;
   const int head_tiles = (a.group + HEADS - 1) / HEADS;
+  const int most = a.room * head_tiles - 1;
+  wait_for_previous_kernel();
   const int items = *a.part_count * a.heads * head_tiles;
-  for (int index = blockIdx.x; index < items; index += gridDim.x) {
-    const Item it = item_at(a, index / head_tiles);
+  for (int index = blockIdx.x;; index += gridDim.x) {
+    Item it = item_at(a, min(index, most) / head_tiles);
+    if (index >= items) break;
     const int tile = index % head_tiles, head = tile * HEADS, count = min(HEADS, a.group - head);
     const Loader loader{a, it, shared_address(shared)};
+    int2 ahead[STAGES];
+#pragma unroll
+    for (int s = 0; s < STAGES; ++s) ahead[s] = either_entry(a, it, loader.eighth(it.start + s * TOKENS));
+    complete(a, it);
     const int tiles = max(0, (it.end - it.start + TOKENS - 1) / TOKENS);
-    int next = 0;
 #pragma unroll
     for (int s = 0; s < STAGES - 1; ++s) {
-      if (s < tiles) loader.load(s, it.start + s * TOKENS, loader.entry_of(it.start + s * TOKENS));
+      if (s < tiles) loader.load(s, it.start + s * TOKENS, it.dense ? ahead[s].y : ahead[s].x);
       commit();
     }
-    if (STAGES - 1 < tiles) next = loader.entry_of(it.start + (STAGES - 1) * TOKENS);
+    int next = it.dense ? ahead[STAGES - 1].y : ahead[STAGES - 1].x;
 
     uint32_t q[STEPS][HEAD_TILES][2];
     const QUERY* queries = static_cast<const QUERY*>(a.q) + it.row * a.q_row + head * a.q_head;
@@ -97,7 +101,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) decode(const __grid_con
       __syncthreads();
       if (i + STAGES - 1 < tiles) loader.load(free, token + (STAGES - 1) * TOKENS, next);
       commit();
-      if (i + STAGES < tiles) next = loader.entry_of(token + STAGES * TOKENS);
+      if (i + STAGES < tiles) next = entry(a, it, loader.eighth(token + STAGES * TOKENS));
       const uint32_t latents = loader.ring + stage * STAGE;
 
       float s[HEAD_TILES][4] = {};
@@ -201,8 +205,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) decode(const __grid_con
             }
         }
       }
-    if (!alone && last_of_row(a.tickets + it.row * head_tiles + tile, it.pieces, flag))
-      merge_parts<QUERY, VALUES>(a, it, head, count, tops, norms);
+    if (!alone)
+      merge<QUERY, VALUES>(a, it, reinterpret_cast<Ticket*>(a.tickets) + it.row * head_tiles + tile, head, count,
+                           index + int(gridDim.x) >= items, tops, norms, flag);
     __syncthreads();
   }
 }
@@ -214,6 +219,5 @@ extern "C" int prepare(int* per_multiprocessor) {
 }
 
 extern "C" int attend(const Args* args, int programs, cudaStream_t stream) {
-  decode<<<programs, THREADS, SHARED, stream>>>(*args);
-  return cudaGetLastError();
+  return start(decode, *args, programs, THREADS, SHARED, stream);
 }
