@@ -6,12 +6,16 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
 from vortex.kernels import attention_cuda
 from vortex.runtime.device import DeviceStep, StepSize
 from vortex.runtime.pool import KVPool
+
+if TYPE_CHECKING:
+    from vortex.kernels.xqa import XqaDecode
 
 _LOG2_E = math.log2(math.e)
 _SHARED = 200 << 10
@@ -66,6 +70,17 @@ def segments(head_dim: int, latent_values: int) -> tuple[int, int, int, int]:
 
 def _width(count: int) -> int:
     return max(16, 1 << (count - 1).bit_length())
+
+
+def decode_attention(
+    backend: str, size: StepSize, group: int, head_dim: int, value_dim: int, device: torch.device | str
+) -> SparseDecode | XqaDecode:
+    """The decode attention of `VortexConfig.attention_backend`."""
+    if backend == "trtllm":
+        from vortex.kernels.xqa import XqaDecode
+
+        return XqaDecode(size, group, head_dim, value_dim, device)
+    return SparseDecode(size, group, head_dim, value_dim, device)
 
 
 class SparseDecode:
