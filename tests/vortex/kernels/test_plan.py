@@ -3,7 +3,9 @@ kernel, which must fill every buffer as its twin on the CPU does."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import shutil
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,14 +14,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vortex.budget.compiled import CompiledPolicy, policy_of
 from vortex.config import VortexConfig
 from vortex.errors import ConfigError, PolicyError
+from vortex.kernels import cuda
 from vortex.kernels.plan import Planner, longest_list
 from vortex.kernels.plan_count import PART_TOKENS, Count, Crossover
+from vortex.kernels.plan_cuda import plan_source
 from vortex.runtime.device import DeviceStep, StepSize
 from vortex.runtime.plan import make_plan
 
 DEVICE = torch.device(os.environ.get("VORTEX_DEVICE", "cpu"))
+NVCC = shutil.which("nvcc")
 SETTINGS = settings(max_examples=150, derandomize=True, database=None, deadline=None)
 POLICIES = (
     None,
@@ -89,8 +95,6 @@ def sized(
     config: VortexConfig, requests: int, heads: int, blocks: int, share: int, programs: int,
     listed: int | None = None,
 ) -> StepSize:  # fmt: skip
-    from vortex.budget.compiled import policy_of
-
     assert config.block_size is not None
     return StepSize(
         requests=requests,
@@ -108,8 +112,6 @@ def sized(
 
 def planned(case: Given) -> tuple[np.ndarray, np.ndarray]:
     """n and chosen of every request, by the host's plan."""
-    from vortex.budget.compiled import policy_of
-
     live = case.lengths > 0
     plan = make_plan(case.lengths[live], case.size.block_size, case.config, policy_of(case.config))
     n, chosen = np.zeros((2, case.size.requests), dtype=np.int64)
@@ -296,3 +298,11 @@ def test_the_kernel_fills_what_its_twin_fills(case: Given) -> None:
         for name, count in (("chunks", step.chunk_count), ("parts", step.part_count)):
             assert torch.equal(getattr(step, name)[: int(count)].cpu(), getattr(twin, name)[: int(count)])
         assert planner.counts.tolist() == twin_planner.counts.tolist()
+
+
+@pytest.mark.skipif(NVCC is None, reason="nvcc is not installed here")
+def test_a_trusted_users_text_compiles_into_the_kernel() -> None:
+    rule = policy_of(VortexConfig(schedule_policy=POLICIES[-1]))
+    assert isinstance(rule, CompiledPolicy)
+    library = cuda.build("plan", plan_source(rule.cuda()), "sm_90a")
+    assert ctypes.CDLL(str(library)).vortex_plan
