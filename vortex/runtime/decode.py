@@ -11,7 +11,7 @@ from vortex.budget.compiled import policy_of
 from vortex.config import VortexConfig
 from vortex.graph.geometry import Geometry
 from vortex.graph.model import FlowGraph
-from vortex.kernels.attention import SparseDecode, attention_programs
+from vortex.kernels.attention import attention_programs, decode_attention
 from vortex.kernels.lists import count_sparse
 from vortex.kernels.plan import Planner, longest_list
 from vortex.kernels.plan_count import Count
@@ -52,7 +52,7 @@ def step_size(
         eos=config.block_reserved_eos,
         chunk=config.workload_chunk_size,
         share=share,
-        programs=attention_programs(heads, device),
+        programs=attention_programs(heads, device, latent=geometry.kv_lora_rank > 0),
     )
 
 
@@ -99,7 +99,9 @@ class DeviceDecode:
         self.buffers = self.program.buffers(size, self.device)
         quotas = tuple(pick.k for pick in self.program.selections)
         self.selector = Selector(quotas, tolerance(graph.instantiate(geometry)), self.program.score_dtype)
-        self.attention = SparseDecode(size, geometry.group, geometry.head_dim, self.value_dim, device)
+        self.attention = decode_attention(
+            config.attention_backend, size, geometry.group, geometry.head_dim, self.value_dim, device
+        )
         self.union = union_blocks(graph, geometry, config)
         crossover = None
         if config.dense_crossover and not self.saved and not self.program.request_fields:
