@@ -44,13 +44,14 @@ def decode(
     hooks: Hooks | None = None,
     target: str | None = None,
 ) -> DecodeResult:
-    """Greedy decoding of the prompts `rows` of a store (None: all) as one batch; `graph` None is dense.
+    """Greedy decoding of the prompts `rows` of a store (None: all) as one batch; `graph` None is dense. Steps
+    are sparse wherever the policy says so, which is what is priced: there is no crossover.
 
     `max_new_tokens` counts the prefill's token and is one number, or one per row. `stop(i, tokens)` sees
     the place `i` of the row in `rows`. Raises ConfigError where the store, the model and the settings do
     not fit together.
     """
-    config = config or VortexConfig()
+    config = (config or VortexConfig()).model_copy(update={"dense_crossover": False})
     rows = range(len(store)) if rows is None else rows
     limits = [max_new_tokens] * len(rows) if isinstance(max_new_tokens, int) else list(max_new_tokens)
     shape = ModelShape.of(model)
