@@ -32,6 +32,7 @@ from benchmarks.kernels.plan import plan
 from benchmarks.kernels.results import DenseRow, Results, SparseRow
 from benchmarks.kernels.stages import stage
 from benchmarks.kernels.timing import by_kernel, eager, in_graph, launches, rotation
+from benchmarks.kernels.topk import topk
 
 STORE_TOKENS = 2 * 64 * 131072
 """Tokens of the store: two layers of the largest case, 69 GB of Qwen3-8B's keys and values."""
@@ -173,6 +174,7 @@ SECTIONS: dict[str, Callable[[Results], None]] = {
     "layers": layers,
     "latent": latent,
     "flows": flows,
+    "topk": topk,
     "plan": plan,
     "cold": cold,
 }

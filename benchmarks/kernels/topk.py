@@ -10,7 +10,7 @@ from functools import cached_property
 
 import torch
 
-from benchmarks.kernels.results import TopKRow
+from benchmarks.kernels.results import Results, TopKRow
 from benchmarks.kernels.timing import Work, in_graph, rotation
 from vortex.kernels.topk import Selector
 from vortex.runtime.device import DeviceStep, StepSize
@@ -155,14 +155,14 @@ WAYS: dict[str, Way] = {
 
 
 def cases() -> Iterator[Case]:
-    """Every distribution at 128 rows, the normal one at any number."""
+    """The sizes of the bars with every distribution, longer and other numbers of rows with the normal one."""
     for dtype in NAMES:
-        for n in (2048, 8192, 32768, 131072):
+        for n in (2048, 8192):
             for k in (64, 256):
                 for scores in SCORES:
                     yield Case(128, n, k, scores, dtype)
-                for rows in (8, 512):
-                    yield Case(rows, n, k, "normal", dtype)
+    for rows, n in ((8, 2048), (512, 2048), (512, 8192), (8, 131072), (128, 131072)):
+        yield Case(rows, n, 64, "normal", torch.bfloat16)
 
 
 def rows(copy_bandwidth: float) -> Iterator[TopKRow]:
@@ -191,3 +191,10 @@ def _row(case: Case, name: str, works: list[Work], recall: float, copy_bandwidth
         floor_us=case.bytes / copy_bandwidth * 1e6,
         recall=recall,
     )
+
+
+def topk(results: Results) -> None:
+    """All of them."""
+    for row in rows(results.copy_gb_s * 1e9):
+        results.topk.append(row)
+        print(f"{row.name} | {row.rows} x {row.n}, k {row.k} | {row.scores} | {row.timing} us", flush=True)
