@@ -41,7 +41,7 @@ class Tile:
     What stands in the padding has no meaning. `blocks`: whether it differs between the blocks of a row; if
     not, its first axis has size 1. `exact`: whether its numbers are surely numbers of the format that the
     query, the pool and the fields are stored in. `memory`: where one of its rows, `{row}`, is read, if it is
-    a copy of something in memory.
+    a copy of something in memory. `room`: rows with padding, where they are more than they need to be.
     """
 
     rows: int
@@ -49,6 +49,7 @@ class Tile:
     blocks: bool
     exact: bool = False
     memory: str = ""
+    room: int = 0
 
     @property
     def cols(self) -> int:
@@ -57,7 +58,7 @@ class Tile:
     @property
     def height(self) -> int:
         """Rows with padding."""
-        return power_of_two(self.rows)
+        return self.room or power_of_two(self.rows)
 
     @property
     def elements(self) -> int:

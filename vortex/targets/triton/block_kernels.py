@@ -36,7 +36,9 @@ def block_kernel(
     for index in stage.statistics:
         _partials(made, stage, index)
     save(made, stage, blocks=True)
-    ids = "tl.load(table + {0}row // SHARE * BLOCKS + {0}start + lane, mask={0}start + lane < BLOCKS, other=0)"
+    ids = (
+        "tl.load(table + {0}row // SHARE * BLOCKS + {0}start + lane, mask={0}start + lane < BLOCKS, other=0)"
+    )
     given = "chunks, {}, items, HEADS, CHUNK, TILE"
     lines = [
         *made.head.lines,

@@ -80,10 +80,10 @@ class Layout:
         found = self.schedule.compiled.graph.type_of(Stage.INDEXER, ref)
         return found.rows.hint, found.cols.hint
 
-    def name(self, ref: Ref) -> str:
+    def name(self, ref: Ref, stage: Stage = Stage.INDEXER) -> str:
         """What a value is called in the source."""
         if ref.kind is RefKind.QUERY:
             return "q"
         if ref.kind is RefKind.FIELD:
             return ref.name if ref.name in self.schedule.injected else f"field_{ref.name}"
-        return f"{self.schedule.compiled.indexer[ref.node].op.name.lower()}_{ref.node}"
+        return f"{self.schedule.compiled.graph.program(stage)[ref.node].op.lower()}_{ref.node}"

@@ -119,9 +119,7 @@ class TritonProgram(CompiledGraph):
         if grid == 0:
             return
         function = getattr(modules.load(modules.written_once(self.source, self.cache_dir)), kernel.name)
-        function[(grid,)](
-            *[given[name] for name in kernel.parameters], num_warps=num_warps, num_stages=1
-        )
+        function[(grid,)](*[given[name] for name in kernel.parameters], num_warps=num_warps, num_stages=1)
 
     def _given(
         self, layer: LayerCache, tensors: dict[str, torch.Tensor], device: torch.device

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from vortex.graph.model import Ref
+from vortex.graph.model import Ref, Stage
 from vortex.targets.triton.block_kernels import block_kernel
 from vortex.targets.triton.exact import exact_values
 from vortex.targets.triton.functions import used_functions
@@ -47,7 +47,7 @@ class ModuleSource:
     function_lines: tuple[str, ...]
     kernels: tuple[KernelSource, ...]
     summarize: KernelSource | None
-    tensor_names: dict[Ref, str]
+    tensor_names: dict[Stage, dict[Ref, str]]
 
 
 def generate(schedule: Schedule, layout: Layout, tensor_cores: bool) -> ModuleSource:
@@ -91,7 +91,8 @@ def generate(schedule: Schedule, layout: Layout, tensor_cores: bool) -> ModuleSo
     texts = [*functions, *(kernel.text for kernel in kernels), *([summarize.text] if summarize else [])]
     text = _title(schedule, tensor_cores) + "\n" + "\n".join(HEADER) + "\n\n\n" + "\n\n\n".join(texts) + "\n"
     lines_of_functions = tuple(line for function in functions for line in function.split("\n"))
-    return ModuleSource(text, HEADER, lines_of_functions, tuple(kernels), summarize, _names(schedule, layout))
+    tensors = {stage: _names(schedule, layout, stage, text) for stage in Stage}
+    return ModuleSource(text, HEADER, lines_of_functions, tuple(kernels), summarize, tensors)
 
 
 def _title(schedule: Schedule, tensor_cores: bool) -> str:
@@ -105,13 +106,16 @@ Tiles are [blocks, rows, columns], float32. Constants in capitals are fixed when
 '''
 
 
-def _names(schedule: Schedule, layout: Layout) -> dict[Ref, str]:
-    """What the tensors of the indexer are called in the source."""
+def _names(schedule: Schedule, layout: Layout, stage: Stage, text: str) -> dict[Ref, str]:
+    """What a stage's tensors are called in the source: those that occur there."""
     graph = schedule.compiled.graph
-    found = {Ref.query(): "q"}
+    found = {Ref.query(): "q"} if stage is Stage.INDEXER else {}
     for field in (*graph.injected, *graph.fields):
         found[Ref.field(field.name)] = layout.name(Ref.field(field.name))
-    return found | {Ref.at(index): layout.name(Ref.at(index)) for index in schedule.live}
+    nodes = schedule.live if stage is Stage.INDEXER else range(len(graph.cache))
+    found |= {Ref.at(index): layout.name(Ref.at(index), stage) for index in nodes}
+    words = set(re.findall(r"\w+", text))
+    return {ref: name for ref, name in found.items() if name in words}
 
 
 def _parameters(text: str, schedule: Schedule) -> tuple[str, ...]:

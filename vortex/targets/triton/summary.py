@@ -25,7 +25,7 @@ class _Summary(Kernel):
             inputs = tuple(
                 done[ref.node] if ref.kind is RefKind.NODE else self._field(ref) for ref in step.node.inputs
             )
-            w.stem = f"{step.op.name.lower()}_{step.index}"
+            w.stem = self.layout.name(Ref.at(step.index), Stage.CACHE)
             assert step.op.triton.lanes is not None
             done.append(step.op.triton.lanes(w, step.args, inputs))
         for step, tile in zip(compiled.cache, done, strict=True):

@@ -16,6 +16,7 @@ _FEWEST_DOT = 16
 """The smallest size of any axis of `tl.dot`."""
 _LONGEST_DOT, _DOT_STREAM = 2**8, 2**6
 """Columns of the operands of a `tl.dot` that are held at once; of longer ones, how many at a time."""
+_UNROLLED_ROWS = 8
 _STREAM, _SHORTEST_STREAM = 2**10, 2**3
 """Numbers a block of a product that is summed as its operands are read; the fewest columns at a time."""
 _ASSIGNED = re.compile(r"\s*(\w+) = ")
@@ -96,9 +97,9 @@ class TileWriter:
 
     # masks and memory
 
-    def inside(self, rows: int, count: int, width: int) -> str:
+    def inside(self, rows: int, count: int, width: int, height: int = 0) -> str:
         """Where a part is no padding; empty if everywhere."""
-        height = power_of_two(rows)
+        height = height or power_of_two(rows)
         masks = [f"({self.index(1, height)} < {rows})"] if height != rows else []
         masks += [f"({self.index(2, width)} < {count})"] if width != count else []
         return " & ".join(masks)
@@ -112,16 +113,24 @@ class TileWriter:
         )
         return f"tl.where({index} < {size}, {part.name}, {neutral})"
 
-    def offsets(self, rows: int, cols: int, first: int, width: int, stride: str | int | None = None) -> str:
+    def offsets(
+        self,
+        rows: int,
+        cols: int,
+        first: int,
+        width: int,
+        stride: str | int | None = None,
+        height: int = 0,
+    ) -> str:
         """Row-major places of a part, from its column `first` on."""
-        terms = []
-        if rows > 1:
-            terms.append(f"{self.index(1, power_of_two(rows))} * {cols if stride is None else stride}")
+        terms, height = [], height or power_of_two(rows)
+        if height > 1:
+            terms.append(f"{self.index(1, height)} * {cols if stride is None else stride}")
         if first:
             terms.append(str(first))
         if width > 1:
             terms.append(self.index(2, width))
-        elif rows == 1:
+        elif height == 1:
             terms.append(self._origin())
         return " + ".join(terms)
 
@@ -158,9 +167,10 @@ class TileWriter:
         """The inverse of `load`."""
         first = 0
         for part in tile.parts:
-            masks = " & ".join(text for text in (mask, self.inside(tile.rows, part.cols, part.width)) if text)
+            inside = self.inside(tile.rows, part.cols, part.width, tile.height)
+            masks = " & ".join(text for text in (mask, inside) if text)
             guard = f", mask={masks}" if masks else ""
-            place = self.offsets(tile.rows, tile.cols, first, part.width)
+            place = self.offsets(tile.rows, tile.cols, first, part.width, height=tile.height)
             self.area.add(f"tl.store({pointer} + ({place}), {value.format(part.name)}{guard})")
             first += part.cols
 
@@ -170,13 +180,16 @@ class TileWriter:
     # ops
 
     def each(self, expression: str, *tiles: Tile) -> Tile:
+        if len(tiles) > 1:
+            tiles = tuple(map(self._as_cut, tiles))
         rows, cols = max(tile.rows for tile in tiles), max(tile.cols for tile in tiles)
         shape = next(tile for tile in tiles if tile.cols == cols)
         parts = []
         for at, part in enumerate(shape.parts):
             names = [tile.parts[at if tile.cols == cols else 0].name for tile in tiles]
             parts.append(Part(self.let(expression.format(*names)), part.cols, part.width))
-        return self._counted(Tile(rows, tuple(parts), any(tile.blocks for tile in tiles)))
+        blocks = any(tile.blocks for tile in tiles)
+        return self._counted(Tile(rows, tuple(parts), blocks, room=max(tile.room for tile in tiles)))
 
     def folded(self, expression: str, axis: int, how: How) -> str:
         if how == "sum":
@@ -191,7 +204,7 @@ class TileWriter:
         parts = tuple(
             Part(self.let(self.folded(part.name, 0, how)), part.cols, part.width) for part in x.parts
         )
-        return Tile(x.rows, parts, False)
+        return Tile(x.rows, parts, False, room=x.room)
 
     def combined(self, x: Tile, y: Tile, how: How) -> Tile:
         return self.each(_PAIR[how].format("{0}", "{1}"), x, y)
@@ -209,10 +222,11 @@ class TileWriter:
         total = expressions[0]
         for other in expressions[1:]:
             total = _PAIR[how].format(total, other)
-        return self._counted(Tile(x.rows, (Part(self.let(total), 1, 1),), x.blocks))
+        return self._counted(Tile(x.rows, (Part(self.let(total), 1, 1),), x.blocks, room=x.room))
 
     def grouped(self, x: Tile, dim: int, k: int, how: How) -> Tile:
         """Through a tile whose axis has room for a power of two of numbers a group."""
+        x = self._as_cut(x)
         rows, cols, room = x.rows, x.cols, power_of_two(k)
         groups = (rows if dim == 1 else cols) // k
         axis_whole = x.height == rows if dim == 1 else len(x.parts) == 1 and not x.parts[0].padded
@@ -243,22 +257,46 @@ class TileWriter:
         return self._counted(self._as_cut(found))
 
     def _as_cut(self, x: Tile) -> Tile:
-        """A tile of one part with its columns cut as others of their number are."""
-        if tuple((part.cols, part.width) for part in x.parts) == parts_of(x.cols):
+        """A tile with the padding that others of its size have."""
+        wanted, height = parts_of(x.cols), power_of_two(x.rows)
+        cut = tuple((part.cols, part.width) for part in x.parts)
+        if cut == wanted and x.height == height:
             return x
-        return self._arranged(x, x.rows, x.cols, "{row}", "{col}")
+        if len(cut) != 1 or len(wanted) != 1:
+            return self._arranged(x, x.rows, x.cols, "{row}", "{col}")
+        name, count = x.parts[0].name, self.blocks if x.blocks else "1"
+        width, room = x.parts[0].width, wanted[0][1]
+        for before, inside, times, after in (
+            (f"{count}", height, x.height // height, width),
+            (f"{count} * {height}", room, width // room, 1),
+        ):
+            if times > 1:
+                first = f"(tl.arange(0, {times}) == 0)[None, :, None]"
+                spread = f"tl.reshape({name}, ({before}, {times}, {inside * after}))"
+                name = f"tl.sum(tl.where({first}, {spread}, 0.0), 1)"
+        shaped = f"tl.reshape({name}, ({count}, {height}, {room}))"
+        return Tile(x.rows, (Part(self.let(shaped), x.cols, room),), x.blocks)
 
     def product(self, x: Tile, y: Tile) -> Tile:
         return self.products([(x, y)])
 
     def products(self, pairs: Sequence[tuple[Tile, Tile]]) -> Tile:
         """The sum of the products of pairs of equal shapes."""
+        pairs = [(self._as_cut(x), self._as_cut(y)) for x, y in pairs]
         x, y = beside_each(pairs)
         in_memory = all(tile.memory for pair in pairs for tile in pair)
         widest = max(part.width for part in x.parts)
         if self._on_tensor_cores(x, y):
             long = sum(part.width for part in x.parts) > _LONGEST_DOT
-            return self._dot_streamed(pairs) if in_memory and long else self._dot(x, y)
+            return self._dot_streamed(pairs) if in_memory and long else self._dot(pairs)
+        over = y if x.blocks else x
+        if (
+            x.blocks != y.blocks
+            and 1 < over.rows <= _UNROLLED_ROWS
+            and in_memory
+            and 1 in (x.height, y.height)
+        ):
+            return self._product_unrolled(pairs)
         if x.height * y.height * widest <= _LARGEST_PRODUCT or x.height == y.height == 1:
             return self._product_at_once(x, y)
         if in_memory and x.blocks != y.blocks and _STREAM // (x.height * y.height) >= _SHORTEST_STREAM:
@@ -282,7 +320,12 @@ class TileWriter:
         return self._counted(found, x.height * y.height * sum(part.width for part in x.parts))
 
     def _streamed(
-        self, pairs: Sequence[tuple[Tile, Tile]], width: int, line: Callable[[str, str], str], out: str
+        self,
+        pairs: Sequence[tuple[Tile, Tile]],
+        width: int,
+        line: Callable[[str, str], str],
+        out: str,
+        fewest: int = 1,
     ) -> None:
         """`out = line(x, y)` for `width` columns of each pair at a time, which are read when needed."""
         for pair in pairs:
@@ -290,8 +333,9 @@ class TileWriter:
             self.area.add(f"for {first} in range(0, {pair[0].cols}, {width}):")
             loaded = []
             for tile in pair:
-                row, col = self.index(1, tile.height), f"({first} + {self.index(2, width)})"
-                masks = [f"({row} < {tile.rows})"] if tile.height != tile.rows else []
+                height = tile.height if tile.blocks else max(tile.height, fewest)
+                row, col = self.index(1, height), f"({first} + {self.index(2, width)})"
+                masks = [f"({row} < {tile.rows})"] if height != tile.rows else []
                 masks += [f"({col} < {tile.cols})"] if tile.cols % width else []
                 guard = f", mask={' & '.join(masks)}, other=0.0" if masks else ""
                 place = f"{tile.memory.format(row=row)} + {col}"
@@ -308,6 +352,32 @@ class TileWriter:
         name = self.let(f"tl.sum({out}, 3)")
         found = self._as_cut(Tile(y.rows, (Part(name, x.rows, x.height),), True))
         return self._counted(found, x.height * y.height * width)
+
+    def _product_unrolled(self, pairs: Sequence[tuple[Tile, Tile]]) -> Tile:
+        """Vectors of blocks with each of a few rows, which stay in registers."""
+        x, y = pairs[0]
+        over_x = not x.blocks
+        over = x if over_x else y
+        out = ""
+        axis = 2 if over_x else 1
+        for at in range(over.rows):
+            by_width: dict[int, list[str]] = {}
+            for pair in pairs:
+                rows, vectors = pair if over_x else pair[::-1]
+                first = 0
+                for a, b in zip(rows.parts, vectors.parts, strict=True):
+                    name = self.let(self._row_of(rows, a, first, str(at)))
+                    text = f"{b.name} * {name}"
+                    if a.padded:
+                        text = f"tl.where({self.index(2, a.width)} < {a.cols}, {text}, 0.0)"
+                    by_width.setdefault(a.width, []).append(text)
+                    first += a.cols
+            total = " + ".join(
+                f"tl.sum({' + '.join(texts)}, 2, keep_dims=True)" for texts in by_width.values()
+            )
+            out = self.let(f"tl.where({self.index(axis, over.height)} == {at}, {total}, {out or '0.0'})")
+        found = Tile(y.rows, (Part(out, x.rows, x.height),), True)
+        return self._counted(self._as_cut(found), sum(part.width for pair in pairs for part in pair[0].parts))
 
     def _product_by_rows(self, x: Tile, y: Tile) -> Tile:
         """A row of one operand at a time: of the one without blocks, or with fewer rows."""
@@ -351,13 +421,26 @@ class TileWriter:
         row = y if x.blocks else x
         return row.rows >= 4 and all(part.width >= _FEWEST_DOT for part in x.parts)
 
-    def _dot(self, x: Tile, y: Tile) -> Tile:
-        block, row = (x, y) if x.blocks else (y, x)
-        count, n = f"{self.blocks} * {block.height}", max(row.height, _FEWEST_DOT)
-        total = f"tl.zeros(({count}, {n}), tl.float32)"
-        for a, b in zip(block.parts, row.parts, strict=True):
-            left, right = (self._without_padding(t, p, 2, "0.0") for t, p in ((block, a), (row, b)))
-            total = self.let(self._matmul(x, y, left, right, a.width, total))
+    def _dot(self, pairs: Sequence[tuple[Tile, Tile]]) -> Tile:
+        x, y = beside_each(pairs)
+        n = max((y if x.blocks else x).height, _FEWEST_DOT)
+        total = f"tl.zeros(({self.blocks} * {(x if x.blocks else y).height}, {n}), tl.float32)"
+        for pair in pairs:
+            block, row = pair if x.blocks else pair[::-1]
+            first = 0
+            for a, b in zip(block.parts, row.parts, strict=True):
+                left, right = (self._without_padding(t, p, 2, "0.0") for t, p in ((block, a), (row, b)))
+                if row.memory:  # read with room for as many rows as `tl.dot` wants
+                    masks = f"({self.index(1, n)} < {row.rows})" if row.rows < n else ""
+                    masks += (
+                        f"{' & ' if masks else ''}({self.index(2, b.width)} < {b.cols})" if b.padded else ""
+                    )
+                    guard = f", mask={masks}, other=0.0" if masks else ""
+                    place = self.offsets(1, row.cols, first, b.width)
+                    pointer = row.memory.format(row=self.index(1, n))
+                    right = self.let(f"tl.load({pointer} + ({place}){guard}).to(tl.float32)")
+                total = self.let(self._matmul(*pair, left, right, a.width, total))
+                first += a.cols
         return self._from_matmul(x, y, total)
 
     def _dot_streamed(self, pairs: Sequence[tuple[Tile, Tile]]) -> Tile:
@@ -370,29 +453,31 @@ class TileWriter:
             left, right = (a, b) if x.blocks else (b, a)
             return self._matmul(*beside_each(pairs), left, right, _DOT_STREAM, total)
 
-        self._streamed(pairs, _DOT_STREAM, line, total)
+        self._streamed(pairs, _DOT_STREAM, line, total, _FEWEST_DOT)
         return self._from_matmul(x, y, total)
 
     def _matmul(self, x: Tile, y: Tile, left: str, right: str, width: int, total: str) -> str:
         """`total`, and the product of columns of the operand with blocks and of the one without."""
         block, row = (x, y) if x.blocks else (y, x)
         n = max(row.height, _FEWEST_DOT)
-        if row.height < n:  # its rows are repeated
+        if row.height < n and not row.memory:  # its rows are repeated
             right = f"tl.broadcast_to({right}, ({n // row.height}, {row.height}, {width}))"
         left = f"tl.reshape({left}, ({self.blocks} * {block.height}, {width}))"
         return f"matmul({left}, tl.reshape({right}, ({n}, {width})), {total}, {x.exact and y.exact}, NARROW)"
 
     def _from_matmul(self, x: Tile, y: Tile, total: str) -> Tile:
         block, row = (x, y) if x.blocks else (y, x)
-        count, n = f"{self.blocks} * {block.height}", max(row.height, _FEWEST_DOT)
-        if row.height < n:
-            first = f"(tl.arange(0, {n // row.height}) == 0)[None, :, None]"
-            spread = f"tl.reshape({total}, ({count}, {n // row.height}, {row.height}))"
-            total = self.let(f"tl.sum(tl.where({first}, {spread}, 0.0), 1)")
-        shaped = f"tl.reshape({total}, ({self.blocks}, {block.height}, {row.height}))"
-        name = self.let(shaped if y.blocks else f"tl.permute({shaped}, (0, 2, 1))")
+        n = max(row.height, _FEWEST_DOT)
         self.fewest = max(self.fewest, -(-_FEWEST_DOT // block.height))
-        return self._counted(self._as_cut(Tile(y.rows, (Part(name, x.rows, x.height),), True)))
+        if y.blocks:
+            name = self.let(f"tl.reshape({total}, ({self.blocks}, {block.height}, {n}))")
+            return self._counted(Tile(y.rows, (Part(name, x.rows, n),), True))
+        if block.height == 1:
+            name = self.let(f"tl.reshape({total}, ({self.blocks}, {n}, 1))")
+        else:
+            shaped = f"tl.reshape({total}, ({self.blocks}, {block.height}, {n}))"
+            name = self.let(f"tl.permute({shaped}, (0, 2, 1))")
+        return self._counted(Tile(y.rows, (Part(name, x.rows, block.height),), True, room=n))
 
     def constant(self, expression: str, rows: int, cols: int) -> Tile:
         height = power_of_two(rows)
@@ -405,6 +490,7 @@ class TileWriter:
         return self.tile(rows, cols, False, part)
 
     def transposed(self, x: Tile) -> Tile:
+        x = self._as_cut(x)
         if len(x.parts) > 1:
             return self._arranged(x, x.cols, x.rows, "{col}", "{row}")
         name = self.let(f"tl.permute({x.parts[0].name}, (0, 2, 1))")
@@ -413,6 +499,7 @@ class TileWriter:
     def reshaped(self, x: Tile, rows: int, cols: int) -> Tile:
         if (x.rows, x.cols) == (rows, cols):
             return x
+        x = self._as_cut(x)
         whole = len(x.parts) == 1 and not x.parts[0].padded and x.height == x.rows
         if not (whole and power_of_two(rows) == rows and power_of_two(cols) == cols):
             flat = f"({{row}} * {cols} + {{col}})"
