@@ -53,7 +53,7 @@ def test_a_refused_flow_changes_no_rank(engines: Engines, model: PreTrainedModel
 
 SHORT_OF_MEMORY = """
 import torch.distributed
-from vortex.engine.sgl.deployed import Deployed
+from vortex.engine.sgl.on_host import HostDeployed
 from vortex.flow import register
 from vortex.flow.algorithms import BlockSparseAttention
 
@@ -61,7 +61,7 @@ def summarise_all(self):
     raise MemoryError("no room for summaries")
 
 if torch.distributed.get_rank() == 1:
-    Deployed.summarise_all = summarise_all
+    HostDeployed.summarise_all = summarise_all
 
 @register("short_of_memory")
 class ShortOfMemory(BlockSparseAttention):
