@@ -75,24 +75,20 @@ __device__ int ceil_div(int a, int b) {
   return q;
 }
 
-template <typename T>
-__device__ T warp_sum(T value) {
-  for (int lanes = 16; lanes; lanes >>= 1) value += __shfl_xor_sync(~0u, value, lanes);
-  return value;
-}
-
 // The sums over all threads.
 template <int COUNT>
-__device__ void block_sums(long long (&values)[COUNT]) {
-  __shared__ long long sums[COUNT][WARPS];
+__device__ void block_sums(int (&values)[COUNT]) {
+  __shared__ int sums[COUNT][WARPS];
   int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   __syncthreads();
+#pragma unroll
   for (int i = 0; i < COUNT; ++i) {
-    long long own = warp_sum(values[i]);
+    int own = __reduce_add_sync(~0u, values[i]);
     if (lane == 0) sums[i][warp] = own;
   }
   __syncthreads();
-  for (int i = 0; i < COUNT; ++i) values[i] = warp_sum(sums[i][lane]);
+#pragma unroll
+  for (int i = 0; i < COUNT; ++i) values[i] = __reduce_add_sync(~0u, sums[i][lane]);
 }
 
 // values[i] becomes the sum of those before it; returns the sum of all. All threads, any count.
@@ -109,8 +105,8 @@ __device__ int exclusive_sums(int *values, int count) {
   }
   if (lane == 31) sums[warp] = before;
   __syncthreads();
-  int total = warp_sum(sums[lane]);
-  before += warp_sum(lane < warp ? sums[lane] : 0) - own;
+  int total = __reduce_add_sync(~0u, sums[lane]);
+  before += __reduce_add_sync(~0u, lane < warp ? sums[lane] : 0) - own;
   for (int i = first; i < last; ++i) {
     int value = values[i];
     values[i] = before;
@@ -123,7 +119,7 @@ __device__ int exclusive_sums(int *values, int count) {
 // Whether all of the step is read, because that is faster. All threads.
 __device__ bool crossed(const Plan &p) {
   if (!p.crossover) return false;
-  long long sums[3] = {};  // blocks, those to score, those to read
+  int sums[3] = {};  // blocks, those to score, those to read
   for (int i = threadIdx.x; i < p.batch; i += THREADS) {
     Budget b = budget(p, i);
     sums[0] += b.n;
@@ -137,40 +133,43 @@ __device__ bool crossed(const Plan &p) {
   return sums[1] > 0 && dense <= sparse;
 }
 
-// The length of a part, in blocks; `lists [batch]` blocks in each list, `total` in all. All threads.
-__device__ int part_length(const Plan &p, const int *lists, long long total) {
-  __shared__ long long best[CUTS];
+// The length of a part, the `cut`-th that is compared.
+__device__ int part_length(const Plan &p, int share, int cut) {
+  long long wanted = ((long long)share * (cut + 1) + 7) >> 3;
   int least = max(1, PART_TOKENS >> p.block_shift);
-  long long share = (total + p.programs - 1) / p.programs;
-  for (int cut = threadIdx.x / 32; cut < CUTS; cut += WARPS) {
-    long long wanted = (share * (cut + 1) + 7) / 8;
-    int length = (int)(wanted < least ? least : wanted > p.blocks ? p.blocks + least : wanted);
-    int count = 0, longest = 0;
-    for (int i = threadIdx.x % 32; i < p.batch; i += 32) {
-      int own = ceil_div(lists[i], length);
-      count += own;
-      longest = max(longest, own ? ceil_div(lists[i], own) : 0);
-    }
-    count = warp_sum(count);
-    longest = __reduce_max_sync(~0u, longest);
-    if (threadIdx.x % 32 == 0) {
-      long long turns = (count + p.programs - 1) / p.programs;
-      long long busy = turns * (((long long)longest << p.block_shift) + PART_COST);
-      best[cut] = count > p.room ? 1ll << 62 : busy << 6 | (CUTS - 1 - cut);
-    }
+  return wanted > p.blocks ? p.blocks + least : max(least, (int)wanted);
+}
+
+// The best length of a part, for `lists [batch]` blocks in each list, `total` in all. A warp for each length
+// that is compared.
+__device__ int best_length(const Plan &p, const int *lists, int total) {
+  static_assert(CUTS == WARPS, "every warp compares one length");
+  __shared__ long long keys[CUTS];
+  int share = (total + p.programs - 1) / p.programs, lane = threadIdx.x % 32, cut = threadIdx.x / 32;
+  int length = part_length(p, share, cut), count = 0, longest = 0;
+  for (int i = lane; i < p.batch; i += 32) {
+    int own = ceil_div(lists[i], length);
+    count += own;
+    longest = max(longest, own ? ceil_div(lists[i], own) : 0);
+  }
+  count = __reduce_add_sync(~0u, count);
+  longest = __reduce_max_sync(~0u, longest);
+  if (lane == 0) {
+    int turns = (count + p.programs - 1) / p.programs;
+    long long busy = turns * (((long long)longest << p.block_shift) + PART_COST);
+    keys[cut] = count > p.room ? 1ll << 62 : busy << 6 | (CUTS - 1 - cut);
   }
   __syncthreads();
-  long long least_busy = best[0];
-  for (int cut = 1; cut < CUTS; ++cut) least_busy = min(least_busy, best[cut]);
-  long long wanted = (share * (CUTS - (least_busy & 63)) + 7) / 8;
-  return (int)(wanted < least ? least : wanted > p.blocks ? p.blocks + least : wanted);
+  long long best = keys[lane];
+  for (int lanes = 16; lanes; lanes >>= 1) best = min(best, __shfl_xor_sync(~0u, best, lanes));
+  return part_length(p, share, CUTS - 1 - (int)(best & 63));
 }
 
 // Counts, attention work, and what is counted over steps. `lists [size]`, `first [size + 1]`.
 __device__ void plan_requests(const Plan &p, int *lists, int *first) {
   bool dense = crossed(p);
   enum { ALL, READ, LISTED, CHUNK, SPARSE, DENSE, FINISHED, SUMS };
-  long long sums[SUMS] = {};
+  int sums[SUMS] = {};
   for (int i = threadIdx.x; i < p.size; i += THREADS) {
     Budget b = budget(p, i);
     if (dense) b.chosen = b.n;
@@ -189,7 +188,7 @@ __device__ void plan_requests(const Plan &p, int *lists, int *first) {
   }
   block_sums(sums);
 
-  int length = part_length(p, lists, sums[LISTED]);
+  int length = best_length(p, lists, sums[LISTED]);
   for (int i = threadIdx.x; i < p.size; i += THREADS) first[i] = ceil_div(lists[i], length);
   int total = exclusive_sums(first, p.size);
   if (threadIdx.x == 0) first[p.size] = total;
@@ -201,25 +200,25 @@ __device__ void plan_requests(const Plan &p, int *lists, int *first) {
       int middle = (low + high + 1) / 2;
       if (first[middle] <= part) low = middle; else high = middle - 1;
     }
-    long long blocks = lists[low], own = first[low + 1] - first[low], number = part - first[low];
-    int start = (int)(number * blocks / own), end = (int)((number + 1) * blocks / own);
+    int own = first[low + 1] - first[low], number = part - first[low];
+    int start = number * lists[low] / own, end = (number + 1) * lists[low] / own;
     p.parts[3 * part] = low;
     p.parts[3 * part + 1] = start;
     p.parts[3 * part + 2] = end - start;
   }
   if (threadIdx.x != 0) return;
   *p.part_count = total;
-  *p.chunk_count = (int)sums[CHUNK];
+  *p.chunk_count = sums[CHUNK];
   p.counts[STEPS] += 1;
   p.counts[CROSSOVER_STEPS] += dense;
-  p.counts[BLOCKS_FINISHED] += sums[FINISHED] * p.heads;
+  p.counts[BLOCKS_FINISHED] += (long long)sums[FINISHED] * p.heads;
   if (sums[SPARSE] == 0) return;
   p.counts[SPARSE_STEPS] += 1;
-  p.counts[ROWS_SPARSE] += sums[SPARSE] * p.heads;
-  p.counts[ROWS_DENSE] += sums[DENSE] * p.heads;
-  p.counts[BLOCKS_READ] += sums[READ] * p.heads;
-  p.counts[BLOCKS_TOTAL] += sums[ALL] * p.heads;
-  p.counts[CHUNKS] += sums[CHUNK] * p.heads;
+  p.counts[ROWS_SPARSE] += (long long)sums[SPARSE] * p.heads;
+  p.counts[ROWS_DENSE] += (long long)sums[DENSE] * p.heads;
+  p.counts[BLOCKS_READ] += (long long)sums[READ] * p.heads;
+  p.counts[BLOCKS_TOTAL] += (long long)sums[ALL] * p.heads;
+  p.counts[CHUNKS] += (long long)sums[CHUNK] * p.heads;
 }
 
 // `PLACES` places of the table of one request, from `first` on.
@@ -246,7 +245,7 @@ __device__ void copy_table(const Plan &p, int request, int first) {
 // The chunks of a request, every `shares`-th stretch of them.
 __device__ void write_chunks(const Plan &p, int request, int share, int shares) {
   if (crossed(p)) return;
-  long long before[1] = {};
+  int before[1] = {};
   for (int i = threadIdx.x; i < request; i += THREADS) before[0] += pieces(p, budget(p, i));
   block_sums(before);
   int own = pieces(p, budget(p, request));
@@ -255,7 +254,7 @@ __device__ void write_chunks(const Plan &p, int request, int share, int shares) 
     chunks[i] = {request, p.bos + (i << p.chunk_shift)};
 }
 
-__global__ void __launch_bounds__(THREADS) plan(const __grid_constant__ Plan p) {
+__global__ void __launch_bounds__(THREADS, 2) plan(const __grid_constant__ Plan p) {
   extern __shared__ int work[];
   if (blockIdx.x == 0) return plan_requests(p, work, work + p.size);
   int shares = (gridDim.x - 1) / p.batch, request = (blockIdx.x - 1) % p.batch;

@@ -46,6 +46,8 @@ class Planner:
     ) -> None:
         if size.requests > MOST_REQUESTS:
             raise ConfigError(f"a step of {size.requests} requests: at most {MOST_REQUESTS} are planned")
+        if size.parts * size.blocks >= 2**31:
+            raise ConfigError(f"a step of {size.requests} requests of {size.blocks} blocks is too large")
         self.size, self.config, self.listed, self.crossover = size, config, listed, crossover
         self.policy = policy_of(config)
         longest = longest_list(self.policy, config, size.blocks, listed)

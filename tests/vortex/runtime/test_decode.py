@@ -54,7 +54,7 @@ class Run:
     def __init__(self, case: Case, target: str, skip: tuple[int, ...] = (0,)) -> None:
         self.case, self.batch = case, case.batch(DEVICE)
         self.requests = np.arange(len(case.lengths))
-        config = case.config.model_copy(update={"layers_skip": skip})
+        config = case.config.model_copy(update={"layers_skip": skip, "dense_crossover": False})
         pools = [case.batch(DEVICE).pool for _ in range(case.layer + 1)]
         prompts = np.array(case.lengths) - 1
         counts = np.repeat(-(-prompts // PAGE), case.heads)
@@ -160,7 +160,9 @@ class Served:
     lie in them. `rows`: the same layers where every row owns its pages."""
 
     def __init__(self, flow: str, requests: int = 3) -> None:
-        config = VortexConfig(topk_val=4, block_reserved_eos=2, block_size=16, dtype="float32")
+        config = VortexConfig(
+            topk_val=4, block_reserved_eos=2, block_size=16, dtype="float32", dense_crossover=False
+        )
         graph = Case(flow=flow, head_dim=32).graph
         random = torch.Generator().manual_seed(5)
         numbers, pages = requests + 1, (requests + 1) * CONTEXT // PAGE_SIZE
