@@ -34,7 +34,7 @@ def quickstart(
 
     found = [launch(name) for name in model or ["probe", "qwen3-0.6b"]]
     _show(COLUMNS, found, out)
-    if not all(one.counters.sparse_steps for one in found):
+    if not all(one.counters.sparse_steps + one.counters.crossover_steps for one in found):
         sys.exit("an engine was to be sparse and was not")
 
 

@@ -45,12 +45,21 @@ class Started(BaseModel):
             f"{self.start_s:.0f}",
             " ".join(map(str, self.new)),
             f"{c.sparse_steps} of {c.decode_steps}",
+            str(c.crossover_steps),
             f"{c.blocks_read:,} of {c.blocks_total:,} ({c.blocks_read / max(1, c.blocks_total):.1%})",
             c.dense_backend,
         )
 
 
-COLUMNS = ("model", "start, s", "new tokens", "sparse steps", "blocks read", "dense backend")
+COLUMNS = (
+    "model",
+    "start, s",
+    "new tokens",
+    "sparse steps",
+    "dense, being faster",
+    "blocks read",
+    "dense backend",
+)
 
 
 def launch(name: str) -> Started:
