@@ -7,7 +7,7 @@ from vortex.ops.emit import Tile
 from vortex.targets.triton.kernel import Body, Kernel, ops_of, plus, save
 from vortex.targets.triton.layout import Layout
 from vortex.targets.triton.schedule import Schedule, StagePlan
-from vortex.targets.triton.writer import NEUTRAL
+from vortex.targets.triton.tiles import NEUTRAL
 
 
 def block_kernel(

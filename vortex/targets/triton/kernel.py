@@ -10,7 +10,8 @@ from vortex.graph.model import Ref, RefKind
 from vortex.ops.emit import Tile, power_of_two
 from vortex.targets.triton.layout import Layout
 from vortex.targets.triton.schedule import Schedule, StagePlan
-from vortex.targets.triton.writer import Area, TileWriter
+from vortex.targets.triton.tiles import Area
+from vortex.targets.triton.writer import TileWriter
 
 
 @dataclass(frozen=True)

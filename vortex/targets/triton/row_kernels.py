@@ -7,7 +7,8 @@ from vortex.ops.emit import How, Tile
 from vortex.targets.triton.kernel import Body, Kernel, ops_of, plus, save
 from vortex.targets.triton.layout import Layout
 from vortex.targets.triton.schedule import Schedule, StagePlan
-from vortex.targets.triton.writer import NEUTRAL, Area, TileWriter
+from vortex.targets.triton.tiles import NEUTRAL, Area
+from vortex.targets.triton.writer import TileWriter
 
 
 def row_lines(

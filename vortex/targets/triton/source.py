@@ -14,7 +14,7 @@ from vortex.targets.triton.layout import Layout
 from vortex.targets.triton.row_kernels import prologue, row_kernel
 from vortex.targets.triton.schedule import Schedule, StagePlan
 from vortex.targets.triton.summary import saved_fields, summary_function
-from vortex.targets.triton.writer import without_unused
+from vortex.targets.triton.tiles import without_unused
 
 _CONSTANTS = (
     *("HEADS", "SHARE", "POOL_HEADS", "BLOCKS", "BOS", "EOS", "CHUNK"),

@@ -7,7 +7,8 @@ from vortex.ops.emit import Tile
 from vortex.targets.triton.kernel import Body, Kernel, pool
 from vortex.targets.triton.layout import Layout
 from vortex.targets.triton.schedule import Schedule
-from vortex.targets.triton.writer import Area, TileWriter
+from vortex.targets.triton.tiles import Area
+from vortex.targets.triton.writer import TileWriter
 
 
 class _Summary(Kernel):
