@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.vortex.targets.generated import SHIPPED
 from vortex.abs import ContextBase
 from vortex.cache.context import Context as CacheContext
 from vortex.cache.context import get_ctx as cache_ctx
 from vortex.config import VortexConfig
 from vortex.errors import ConfigError
 from vortex.flow import build_vflow, load_graph
-from vortex.graph import FlowGraph, Stage
+from vortex.graph import FlowGraph, Geometry, Stage
 from vortex.indexer.context import Context as IndexerContext
 from vortex.indexer.context import get_ctx as indexer_ctx
+from vortex.targets import get_target
+from vortex.targets.triton import TritonProgram
+from vortex.targets.triton import module as modules
 
 PUBLISHED = [
     "max_new_tokens_per_batch",
@@ -84,6 +90,7 @@ class Parent:
     config: VortexConfig
     graph: FlowGraph | None = None
     flow: Any = None
+    program: Any = None
 
 
 def parent(name: str = "gqa_quest_sparse_attention", **settings: Any) -> Parent:
@@ -182,6 +189,66 @@ def test_a_flow_that_was_initialised_gives_its_graph(context: Any) -> None:
     flow.initialize(16, 128)  # type: ignore[attr-defined]
     context.create(giver, Runner())
     assert context.op_list
+
+
+GEOMETRIES = {"gqa": Geometry(16, 128, 4), "mla": Geometry.mla(16, 512, 64, 20)}
+
+
+def generated(name: str, folder: Path, target: str = "triton") -> Parent:
+    """A flow with the program that runs it."""
+    made = parent(name, compilation_cache_dir=str(folder))
+    assert made.graph is not None
+    geometry = GEOMETRIES[made.graph.kind]
+    made.program = (
+        TritonProgram(made.graph, geometry, "bfloat16", cache_dir=str(folder))
+        if target == "triton"
+        else get_target(target).program(made.graph, geometry, "bfloat16")
+    )
+    return made
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_generated_program_is_what_it_says(context: Any, name: str, tmp_path: Path) -> None:
+    """Header, functions and names are those of the module in the folder: a file is written only when a kernel
+    is launched, so that its text is looked at here."""
+    made = generated(name, tmp_path)
+    context.create(made, Runner())
+    text = made.program.source
+    header, functions = context.compilation_header_lines, context.auxilary_func_def_lines
+    assert "\n".join(header) in text
+    assert all(line in text.split("\n") for line in functions)
+    heads = [line for line in functions if line.startswith("def ")]
+    assert heads
+    assert len(heads) + len(made.program.module.kernels) + 1 == text.count("\ndef ")
+    assert context.compilation_cache_dir == str(tmp_path)
+    assert modules.written(text, made.program.cache_dir).is_relative_to(tmp_path)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_tensors_have_the_names_of_the_generated_source(context: Any, name: str, tmp_path: Path) -> None:
+    """A name that is not the traced one occurs in the source; every name that the generator gave is a
+    tensor's, unless the target has rewritten ops of the indexer."""
+    made = generated(name, tmp_path)
+    context.create(made, Runner())
+    names = context.tensor_id_to_tensor_name_map
+    assert set(names) == set(range(len(context.tensor_list)))
+    words = set(re.findall(r"\w+", made.program.source))
+    assert {names[at] for at, tensor in enumerate(context.tensor_list) if names[at] != tensor.name} <= words
+    fields = {field.name for field in made.graph.fields}
+    for at, tensor in enumerate(context.tensor_list):
+        assert names[at].startswith(("field_", "request_")) == (tensor.name in fields)
+    given = set(made.program.module.tensor_names[context.stage].values())
+    rewritten = made.program.graph != made.graph.instantiate(made.program.geometry)
+    assert given <= set(names.values()) or (rewritten and context.stage is Stage.INDEXER)
+    if name == "block_sparse_attention" and context.stage is Stage.CACHE:
+        assert names == {0: "field_f0", 1: "k", 2: "v", 3: "mean_0"}
+
+
+def test_a_program_that_is_not_generated_has_no_lines(context: Any, tmp_path: Path) -> None:
+    context.create(generated("quest_mla", tmp_path, "torch"), Runner())
+    assert (context.compilation_header_lines, context.auxilary_func_def_lines) == ([], [])
+    assert context.compilation_cache_dir == str(tmp_path)
+    assert set(context.tensor_id_to_tensor_name_map.values()) == {t.name for t in context.tensor_list}
 
 
 def without(name: str) -> Callable[[], Runner]:

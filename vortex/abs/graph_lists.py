@@ -24,7 +24,8 @@ class GraphLists:
         query = [Ref.query()] if stage is Stage.INDEXER else []
         fields = [Ref.field(field.name) for field in (*graph.fields, *graph.injected)]
         results = [Ref.at(index) for index in range(len(self.ops))]
-        ids = {ref: place for place, ref in enumerate([*query, *fields, *results])}
+        self.refs = [*query, *fields, *results]
+        ids = {ref: place for place, ref in enumerate(self.refs)}
         self.tensors = [GraphTensor(self._name(ref), graph.type_of(stage, ref)) for ref in ids]
         self.inputs = [[ids[ref] for ref in node.inputs] for node in self.ops]
         """Tensor ids that each op takes."""

@@ -3,17 +3,20 @@ program as lists."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from vortex.abs.context import ContextBase
 from vortex.abs.graph_lists import GraphLists, GraphTensor
 from vortex.errors import ConfigError
+from vortex.graph.canonical import tensor_keys
 from vortex.graph.model import FlowGraph, Node, Stage
 
 if TYPE_CHECKING:
     import torch
 
     from vortex.config import Dtype, VortexConfig
+    from vortex.targets.base import Program
 
 
 class StageContext(ContextBase):
@@ -50,9 +53,15 @@ class StageContext(ContextBase):
         self.op_to_input_tensor_list: list[list[int]] = []
         self.op_to_output_tensor_list: list[list[int]] = []
         self.tensor_id_to_tensor_name_map: dict[int, str] = {}
+        """What each tensor is called in the generated source; in a program that is not generated, or where
+        the source does without the tensor, its name in `tensor_list`."""
         self.compilation_header_lines: list[str] = []
+        """The imports of the generated module."""
         self.auxilary_func_def_lines: list[str] = []
+        """The functions that its kernels call, line by line."""
         self.compilation_cache_dir: str | None = None
+        """Where generated modules and compiled libraries are kept; what the config says where nothing is
+        generated."""
         self._dtype: Dtype = "bfloat16"
         self._created = False
 
@@ -66,7 +75,8 @@ class StageContext(ContextBase):
     def create(self, parent: Any, model_runner: Any, *, overwrite: bool = False) -> None:
         """Fills the context, once.
 
-        parent: has `config` (VortexConfig) and `graph` (FlowGraph), or a `flow` that has been initialised.
+        parent: has `config` (VortexConfig) and `graph` (FlowGraph), or a `flow` that has been initialised;
+        and the `program` that runs, from which the attributes about generated code are taken.
         model_runner: SGLang's, after its memory pools exist. Raises RuntimeError when it is filled already
         and `overwrite` is not set; ConfigError names an attribute that is missing, and leaves all as it was.
         """
@@ -95,22 +105,50 @@ class StageContext(ContextBase):
             "head_dim": head_dim,
             "head_num": head_num,
             "num_sms": _multiprocessors(model_runner),
-            "compilation_header_lines": [],
-            "auxilary_func_def_lines": [],
-            "compilation_cache_dir": config.compilation_cache_dir,
             "_dtype": config.dtype,
             "_created": True,
         }
         lists = GraphLists(graph, self.stage)
+        made = _generated(getattr(parent, "program", None), graph, self.stage, lists)
         values |= {
             "tensor_list": lists.tensors,
             "op_list": lists.ops,
             "output_tensor_to_op_list": lists.makers,
             "op_to_input_tensor_list": lists.inputs,
             "op_to_output_tensor_list": lists.outputs,
-            "tensor_id_to_tensor_name_map": {at: tensor.name for at, tensor in enumerate(lists.tensors)},
+            "tensor_id_to_tensor_name_map": made.names,
+            "compilation_header_lines": made.header,
+            "auxilary_func_def_lines": made.functions,
+            "compilation_cache_dir": made.folder or config.compilation_cache_dir,
         }
         vars(self).update(values)
+
+
+@dataclass(frozen=True)
+class _Generated:
+    """What a code generator has made of a flow: names of the tensors by id, lines, where it keeps them."""
+
+    names: dict[int, str]
+    header: list[str] = field(default_factory=list)
+    functions: list[str] = field(default_factory=list)
+    folder: str | None = None
+
+
+def _generated(program: Program | None, graph: FlowGraph, stage: Stage, lists: GraphLists) -> _Generated:
+    names = {at: tensor.name for at, tensor in enumerate(lists.tensors)}
+    if program is None:
+        return _Generated(names)
+    from vortex.budget.compiled import cache_folder
+    from vortex.targets.triton import TritonProgram
+
+    if not isinstance(program, TritonProgram):
+        return _Generated(names)
+    keys, module = tensor_keys(graph)[stage], program.module
+    in_source = tensor_keys(program.graph)[stage]
+    called = {in_source[ref]: name for ref, name in module.tensor_names[stage].items()}
+    names |= {at: called[keys[ref]] for at, ref in enumerate(lists.refs) if keys[ref] in called}
+    folder = str(cache_folder(program.cache_dir))
+    return _Generated(names, list(module.header_lines), list(module.function_lines), folder)
 
 
 def _need(owner: object, name: str, attribute: str) -> Any:

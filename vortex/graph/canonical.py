@@ -33,11 +33,11 @@ def canonical(graph: FlowGraph) -> FlowGraph:
     return _Canonical(graph).build()
 
 
-def canonical_refs(graph: FlowGraph) -> dict[Stage, dict[Ref, Ref]]:
-    """Where each stage's tensors are in the canonical form: those that it still has. Equal ones are one."""
+def tensor_keys(graph: FlowGraph) -> dict[Stage, dict[Ref, str]]:
+    """A key for each tensor of each stage, which says how it is computed: tensors of different forms of one
+    algorithm that have the same key are the same."""
     made = _Canonical(graph)
-    made.build()
-    return {stage: dict(made.moved(stage)) for stage in Stage}
+    return {stage: dict(made.keys(stage)) for stage in Stage}
 
 
 def _digest(*parts: object) -> str:
@@ -63,7 +63,6 @@ class _Canonical:
             self.indexer = self._values(Stage.INDEXER, self.field_key)
         self.builder = GraphBuilder(graph.kind, graph.traced_at)
         self.names: dict[str, str] = {}  # field key -> canonical name
-        self.placed: dict[Stage, dict[str, Ref]] = {}  # value key -> where it is in the canonical program
 
     def _values(self, stage: Stage, field_key: Callable[[str], str]) -> list[_Value]:
         values: list[_Value] = []
@@ -123,19 +122,14 @@ class _Canonical:
         self._emit(Stage.INDEXER, scoring, {}, self.field_key)
         return self.builder.finish(self.graph.guards)
 
-    def moved(self, stage: Stage) -> Iterator[tuple[Ref, Ref]]:
-        """Old and new refs of what is left of a stage's tensors, after `build`."""
+    def keys(self, stage: Stage) -> Iterator[tuple[Ref, str]]:
+        """See `tensor_keys`."""
         if stage is Stage.INDEXER:
-            yield Ref.query(), Ref.query()
-        for name in self.injected:
-            yield Ref.field(name), Ref.field(name)
-        for name in self.fields:
-            key = self.field_key(name) if self.field_key(name) in self.names else self._before(name)
-            if key in self.names:
-                yield Ref.field(name), Ref.field(self.names[key])
+            yield Ref.query(), "q"
+        for name in (*self.injected, *self.fields):
+            yield Ref.field(name), self.field_key(name)
         for index, value in enumerate(self.cache if stage is Stage.CACHE else self.indexer):
-            if value.key in self.placed[stage]:
-                yield Ref.at(index), self.placed[stage][value.key]
+            yield Ref.at(index), value.key
 
     def _declare(self, scoring: Iterable[_Value]) -> list[str]:
         """Declares the fields that the live indexer uses, in the order of use; returns one original name
@@ -181,7 +175,7 @@ class _Canonical:
         field_key: Callable[[str], str],
     ) -> None:
         program = self.cache if stage is Stage.CACHE else self.indexer
-        placed = self.placed.setdefault(stage, {})
+        placed: dict[str, Ref] = {}
         for value in values:
             inputs = []
             for ref in value.inputs:

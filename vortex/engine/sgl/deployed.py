@@ -19,7 +19,7 @@ from vortex.graph.model import Format
 from vortex.runtime.dtypes import TORCH_DTYPES
 from vortex.runtime.pool import KVPool
 from vortex.runtime.summaries import saved_fields
-from vortex.targets.base import LayerCache
+from vortex.targets.base import LayerCache, Program
 
 if TYPE_CHECKING:
     from vortex.config import VortexConfig
@@ -50,6 +50,7 @@ class Deployed(ABC):
     """
 
     target: ClassVar[str]
+    program: Program
 
     def __init__(
         self,

@@ -58,6 +58,7 @@ class DeviceDeployed(Deployed):
                 f"decode steps of up to {room.requests} requests of {room.context} tokens do not fit into "
                 f"what mem_fraction_static leaves: lower max_running_requests or context_length ({error})"
             ) from None
+        self.program = self.runs.program
         value_dim = geometry.kv_lora_rank or geometry.head_dim
         shape = room.requests, room.heads * geometry.group, value_dim
         self.out = torch.zeros(shape, dtype=room.dtype, device=room.device)

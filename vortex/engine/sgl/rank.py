@@ -19,7 +19,6 @@ from vortex.engine.sgl.plain_attention import layer_faults
 from vortex.engine.sgl.target import KERNELS, target_name
 from vortex.errors import ConfigError
 from vortex.graph.geometry import Geometry
-from vortex.graph.model import FlowGraph
 from vortex.runtime.pool import KVPool
 
 KEY = "vortex"
@@ -86,7 +85,7 @@ class SparseRank:
         """What `deploy` is about to go on with, and then what it had."""
         if self.deployed.saved and not runner.server_args.disable_radix_cache:
             _raise(rules.flow_errors(self.deployed.graph, {"disable_radix_cache": False}, None))
-        self._fill_contexts(config, self.deployed.graph)
+        self._fill_contexts(self.deployed)
 
     @property
     def keeps_apart(self) -> bool:
@@ -116,7 +115,7 @@ class SparseRank:
         """Go on with the candidate; what ran until now is the candidate then. Another call takes it back."""
         self.deployed, self.candidate = self.candidate, self.deployed
         if self.deployed is not None:
-            self._fill_contexts(self.deployed.config, self.deployed.graph)
+            self._fill_contexts(self.deployed)
 
     def drop(self) -> None:
         """Free the candidate."""
@@ -170,13 +169,12 @@ class SparseRank:
         counters = EngineCounters() if self.deployed is None else self.deployed.report()
         return counters.model_copy(update={"dense_backend": self.dense_backend})
 
-    def _fill_contexts(self, config: VortexConfig, graph: FlowGraph) -> None:
+    def _fill_contexts(self, deployed: Deployed) -> None:
         from vortex.cache.context import get_ctx as cache_context
         from vortex.indexer.context import get_ctx as indexer_context
 
-        parent = _Parent(config, graph)
         for context in (cache_context(), indexer_context()):
-            context.create(parent, self.runner, overwrite=True)
+            context.create(deployed, self.runner, overwrite=True)
 
     def _pools(self, pool: Any) -> dict[int, KVPool]:
         """Views of SGLang's buffers, which stay where they are."""
@@ -204,14 +202,6 @@ def _kind(target: str) -> type[Deployed]:
     from vortex.engine.sgl.on_host import HostDeployed
 
     return HostDeployed
-
-
-@dataclass(frozen=True)
-class _Parent:
-    """What the contexts of a flow are filled from."""
-
-    config: VortexConfig
-    graph: FlowGraph
 
 
 def _raise(*found: Iterator[Problem]) -> None:

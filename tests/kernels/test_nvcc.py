@@ -1,0 +1,75 @@
+"""The CUDA files compile for GPUs that are not there. What they compute is tested on a GPU, and their twins
+in numpy and PyTorch everywhere (`tests/vortex/kernels`)."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from vortex.budget import parse_policy
+from vortex.errors import ConfigError
+from vortex.kernels import attention_cuda, cuda, plan_cuda, topk
+
+NVCC = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
+needs_nvcc = pytest.mark.skipif(NVCC is None, reason="nvcc is not installed here")
+POLICY = "int x = cached_block_len / 8; return x > topk_val ? x : topk_val + block_reserved_bos;"
+
+
+def attention(head_dim: int, group: int, kv: torch.dtype = torch.bfloat16, values: int = 0) -> str:
+    variant = attention_cuda.Variant(torch.bfloat16, kv, head_dim, values, group)
+    assert variant.serves
+    return variant.source
+
+
+def scores(dtype: torch.dtype, selections: int) -> str:
+    head = f"#define SCORE {topk.SCORES[dtype]}\n#define SELECTIONS {selections}\n"
+    return head + (cuda.HEADERS / "topk.cu").read_text()
+
+
+FILES: dict[str, Callable[[], str]] = {
+    "plan": lambda: plan_cuda.plan_source(parse_policy(POLICY).cuda()),
+    "lists": lambda: (cuda.HEADERS / "lists.cu").read_text(),
+    "topk": lambda: scores(torch.bfloat16, 1),
+    "topk of a Union, float32": lambda: scores(torch.float32, 2),
+    "attention": lambda: attention(128, 4),
+    "attention, fp8": lambda: attention(128, 16, torch.float8_e4m3fn),
+    "attention, head_dim 64": lambda: attention(64, 4),
+    "attention, head_dim 256": lambda: attention(256, 2),
+    "attention, latent": lambda: attention(576, 20, values=512),
+}
+IN_SAMPLE = ("plan", "lists")
+"""Templates take half a minute each."""
+
+
+@needs_nvcc
+@pytest.mark.parametrize("architecture", ["sm_90a", "sm_100a"])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in IN_SAMPLE else pytest.mark.full) for name in FILES]
+)
+def test_cuda_files_compile(name: str, architecture: str, tmp_path: Path) -> None:
+    library = cuda.build(re.sub(r"\W.*", "", name), FILES[name](), architecture, str(tmp_path))
+    assert spilled(library) == {}
+
+
+def spilled(library: Path) -> dict[str, int]:
+    """Bytes of local memory a thread, of the kernels that use any."""
+    import triton
+
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    said = subprocess.run([tool, "-res-usage", library], capture_output=True, text=True, check=True).stdout
+    found = re.findall(r"Function (\S+):\s+REG:\d+ STACK:(\d+)", said)
+    assert found
+    return {name: int(stack) for name, stack in found if int(stack)}
+
+
+@needs_nvcc
+def test_what_does_not_compile_says_why(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nvcc does not compile the kernel wrong: (.|\n)*undeclared_name"):
+        cuda.build("wrong", "int x = undeclared_name;", "sm_90a", str(tmp_path))
+    assert not list(tmp_path.rglob("*.so"))
