@@ -15,6 +15,7 @@ from evaluators.measure.workload import Workload
 from evaluators.serving.engine import ServingOptions
 from evaluators.serving.prepare import with_room
 from evaluators.serving.prompts import AnswersFile, ServedPrompts, ServedWorkload, served_key
+from evaluators.serving.ruler import for_search
 
 ENGINE = "one engine"
 
@@ -119,3 +120,12 @@ def test_an_engine_is_started_as_asked(tmp_path: Path) -> None:
     sparse = options.arguments(tmp_path, config)
     assert sparse == dense | {"vortex": config}
     assert (options.gpus, ServingOptions(device="cpu").gpus) == (2, 0)
+
+
+def test_an_engine_of_a_search_has_few_graphs() -> None:
+    cuda, cpu = (for_search(ServingOptions(device=device)).extra for device in ("cuda", "cpu"))
+    assert cpu == {}
+    assert cuda["disable_prefill_cuda_graph"] is True
+    assert max(cuda["cuda_graph_bs_decode"]) == cuda["max_running_requests"]
+    given = ServingOptions(extra={"max_running_requests": 8})
+    assert for_search(given).extra["max_running_requests"] == 8
