@@ -2,14 +2,16 @@
 
 One layer, in a CUDA graph, all of the step dense or all of it as the policy says, through the same kernels:
 
-    dense  = DENSE_US + bytes of the cache / DENSE_RATE
-    sparse = LAUNCH_US * launches + bytes that are scored / SCORE_RATE + bytes that are read / READ_RATE
+    dense  = dense_us + bytes of the cache / dense
+    sparse = launch_us * launches + bytes that are scored / score + bytes that are read / read
 
-Measured 2026-11-21 (`python -m benchmarks.kernels crossover`): Qwen3-8B geometry, 64 blocks of 16, centroid
-and Quest, batch 1 to 64, 2K to 32K tokens. Rates in bytes a microsecond.
+`python -m benchmarks.kernels.crossover` measures layers of batch 1 to 64 and 2K to 32K tokens, fits the
+coefficients and prints where the model would decide otherwise than the measurement.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 
@@ -19,11 +21,22 @@ from vortex.graph.model import FlowGraph
 from vortex.kernels.plan_count import Crossover
 from vortex.runtime.device import StepSize
 
-DENSE_US = 14.0
-DENSE_RATE = 4.1e6
-LAUNCH_US = 4.0
-SCORE_RATE = 2.0e6
-READ_RATE = 2.8e6
+
+@dataclass(frozen=True)
+class Rates:
+    """Microseconds, and bytes a microsecond."""
+
+    dense_us: float
+    dense: float
+    launch_us: float
+    score: float
+    read: float
+
+
+KEYS_AND_VALUES = Rates(dense_us=13.1, dense=4.21e6, launch_us=4.41, score=2.28e6, read=3.85e6)
+"""2026-11-21: Qwen3-8B, 64 blocks of 16, centroid and Quest."""
+LATENTS = Rates(dense_us=51.0, dense=2.3e6, launch_us=11.0, score=4.0e6, read=0.95e6)
+"""2026-11-21: GLM-4.7-Flash, 64 blocks of 32, centroid and Quest."""
 
 
 def crossover_of(
@@ -35,17 +48,30 @@ def crossover_of(
     launches: int,
     device: torch.device,
 ) -> Crossover | None:
-    """The costs of one sparse layer of this flow, whose step is so many launches; `kv_itemsize` and
-    `field_itemsize` are the bytes of a number in the cache and in fields. None where nothing was measured: on
-    a CPU, and on GPUs that are not of the H200's kind."""
+    """`layer_costs` on a GPU of the H200's kind; None where nothing was measured: elsewhere."""
     if device.type != "cuda" or torch.cuda.get_device_capability(device) != (9, 0):
         return None
+    rates = LATENTS if geometry.kv_lora_rank else KEYS_AND_VALUES
+    return layer_costs(graph, geometry, size, kv_itemsize, field_itemsize, launches, rates)
+
+
+def layer_costs(
+    graph: FlowGraph,
+    geometry: Geometry,
+    size: StepSize,
+    kv_itemsize: int,
+    field_itemsize: int,
+    launches: int,
+    rates: Rates,
+) -> Crossover:
+    """The costs of one sparse layer of this flow, whose step is so many launches; `kv_itemsize` and
+    `field_itemsize` are the bytes of a number in the cache and in fields."""
     costs = row_costs(graph, geometry, kv_itemsize, field_itemsize, size.rows)
     cached = costs.token.bytes * geometry.block_size * size.heads
     return Crossover(
-        dense=DENSE_US,
-        dense_block=cached / DENSE_RATE,
-        sparse=LAUNCH_US * launches,
-        score_block=costs.block.bytes * size.heads / SCORE_RATE,
-        chosen_block=cached / READ_RATE,
+        dense=rates.dense_us,
+        dense_block=cached / rates.dense,
+        sparse=rates.launch_us * launches,
+        score_block=costs.block.bytes * size.heads / rates.score,
+        chosen_block=cached / rates.read,
     )
