@@ -73,7 +73,8 @@ def measured(store: Store, case: Case, flow: str) -> Point:
     return Point(
         case,
         flow,
-        *found,
+        sparse=found[0],
+        dense=found[1],
         launches=decode.launches_per_layer,
         cached=bytes_.dense_block * n,
         scored=bytes_.score_block * scored,
