@@ -15,7 +15,7 @@ from vortex.runtime.pool import KVPool
 
 BOS, EOS, TOP_K = 1, 2, 61
 """64 blocks in all: the first, the last two and 61 chosen ones."""
-CONTEXTS = (8192, 16384, 32768, 131072)
+CONTEXTS = (4096, 8192, 16384, 32768, 131072)
 BATCHES = (1, 4, 16, 64)
 FLOWS = {"centroid": "block_sparse_attention", "Quest": "gqa_quest_sparse_attention"}
 

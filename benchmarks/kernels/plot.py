@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.kernels.cases import BATCHES, FLOWS, QWEN3_8B
+from benchmarks.kernels.cases import BATCHES, CONTEXTS, FLOWS, QWEN3_8B
 from benchmarks.kernels.results import Results
 
 COLOURS = {"dense": "#333333", "centroid": "#1f77b4", "Quest": "#d62728"}
@@ -34,7 +34,7 @@ def draw(results: Results, path: Path) -> None:
                 panel.plot(contexts, times, "o-", color=COLOURS[name], label=name)
                 panel.plot(contexts, floors, "--", color=COLOURS[name], label=f"{name}, floor", linewidth=1)
         panel.set(title=f"batch {batch}", xlabel="context, tokens", xscale="log", yscale="log")
-        panel.set_xticks([8192, 16384, 32768, 65536, 131072], ["8K", "16K", "32K", "64K", "128K"])
+        panel.set_xticks(CONTEXTS, [f"{context // 1024}K" for context in CONTEXTS])
         panel.minorticks_off()
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("one layer, microseconds")

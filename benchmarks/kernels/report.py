@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
+from benchmarks.kernels.bars import bars
 from benchmarks.kernels.cases import FLOWS, MLA_CASE, QWEN3_8B
 from benchmarks.kernels.results import DenseRow, Results, SparseRow
+from benchmarks.kernels.text import table
 
 PARTS = ("prologue", "score", "top-k", "attention")
 SHORT = {flow: name for name, flow in FLOWS.items()}
@@ -14,6 +16,7 @@ SHORT = {flow: name for name, flow in FLOWS.items()}
 def tables(results: Results) -> str:
     """Everything that was measured, one section after another."""
     sections = {
+        "What was to be reached": bars(results),
         "One layer of a decode step": _layers(results),
         "Where the time goes": _parts(results, (QWEN3_8B.name,), tuple(FLOWS.values())),
         "Dense kernels": _dense(results),
@@ -33,14 +36,6 @@ def tables(results: Results) -> str:
         sections["Not measured"] = "\n".join(failed)
     parts = [head, *(f"### {title}\n\n{text}" for title, text in sections.items() if text)]
     return "\n\n".join(parts) + "\n"
-
-
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Empty without rows."""
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    if not lines:
-        return ""
-    return "\n".join([f"| {' | '.join(columns)} |", "|" + "---|" * len(columns), *lines])
 
 
 def _layers(results: Results) -> str:
