@@ -189,13 +189,13 @@ __device__ void plan_requests(const Plan &p, int *lists, int *first) {
   block_sums(sums);
 
   int length = best_length(p, lists, sums[LISTED]);
-  for (int i = threadIdx.x; i < p.size; i += THREADS) first[i] = ceil_div(lists[i], length);
-  int total = exclusive_sums(first, p.size);
-  if (threadIdx.x == 0) first[p.size] = total;
+  for (int i = threadIdx.x; i < p.batch; i += THREADS) first[i] = ceil_div(lists[i], length);
+  int total = exclusive_sums(first, p.batch);
+  if (threadIdx.x == 0) first[p.batch] = total;
   __syncthreads();
-  for (int i = threadIdx.x; i <= p.size; i += THREADS) p.part_first[i] = first[i];
+  for (int i = threadIdx.x; i <= p.size; i += THREADS) p.part_first[i] = first[min(i, p.batch)];
   for (int part = threadIdx.x; part < total; part += THREADS) {
-    int low = 0, high = p.size - 1;  // the last request that starts at `part` or before
+    int low = 0, high = p.batch - 1;  // the last request that starts at `part` or before
     while (low < high) {
       int middle = (low + high + 1) / 2;
       if (first[middle] <= part) low = middle; else high = middle - 1;
