@@ -26,6 +26,13 @@ def tile_blocks(kernel: KernelSource, size: StepSize) -> int:
     return max(kernel.fewest, min(size.chunk, power_of_two(TILE_NUMBERS // kernel.widest + 1) // 2))
 
 
+def tiles_of_row(size: StepSize, blocks: int) -> tuple[int, int]:
+    """Blocks of a tile within its chunk, and tiles of a row, those included that its last chunk has no blocks
+    for."""
+    tile = min(blocks, size.chunk)
+    return tile, -(-size.blocks // size.chunk) * (size.chunk // tile)
+
+
 def tile_slots(kernel: KernelSource) -> int:
     return max(1, min(MOST_SLOTS, power_of_two(TILE_NUMBERS // kernel.widest + 1) // 2))
 
@@ -78,7 +85,7 @@ class ProgramBuffers:
             if stage is not None and not stage.of_rows:
                 blocks = made.tiles[stage.number] = tile_blocks(kernel, size)
                 if stage.number in layout.partial_sizes:
-                    tiles = size.blocks // min(blocks, size.chunk) + 1
+                    _, tiles = tiles_of_row(size, blocks)
                     shape = size.rows, tiles, layout.partial_sizes[stage.number]
                     made.tensors[f"partials_{stage.number}"] = numbers(*shape)
             elif stage is not None:

@@ -16,7 +16,7 @@ from vortex.runtime.dtypes import TORCH_DTYPES
 from vortex.targets.compiled import CompiledGraph
 from vortex.targets.rewrite import bound_as_products
 from vortex.targets.triton import module as modules
-from vortex.targets.triton.buffers import ProgramBuffers, programs, tile_slots, warps
+from vortex.targets.triton.buffers import ProgramBuffers, programs, tile_slots, tiles_of_row, warps
 from vortex.targets.triton.layout import Layout
 from vortex.targets.triton.schedule import Schedule, StagePlan
 from vortex.targets.triton.source import KernelSource, generate
@@ -104,13 +104,13 @@ class TritonProgram(CompiledGraph):
         extra: dict[str, Any] = {}
         if stage is not None and not stage.of_rows:
             blocks = buffers.tiles[stage.number]
-            tile = min(blocks, size.chunk)
-            work = given["rows"] * -(-size.blocks // size.chunk) * (size.chunk // tile)
-            extra = {"BN": blocks, "TILE": tile, "tiles": size.blocks // tile + 1}
+            tile, tiles = tiles_of_row(size, blocks)
+            work = given["rows"] * tiles
+            extra = {"BN": blocks, "TILE": tile, "tiles": tiles}
         elif stage is not None and stage.statistics:
             blocks = tile_slots(kernel)
-            tile = min(buffers.tiles[stage.number - 1], size.chunk)
-            extra = {"SB": blocks, "TILE": tile, "tiles": size.blocks // tile + 1}
+            tile, tiles = tiles_of_row(size, buffers.tiles[stage.number - 1])
+            extra = {"SB": blocks, "TILE": tile, "tiles": tiles}
         extra["SCRATCH"] = kernel.scratch * blocks
         most = buffers.programs if kernel.scratch or (stage and not stage.of_rows) else work
         self._launch(kernel, {**given, **extra}, min(work, most), warps(kernel, blocks))

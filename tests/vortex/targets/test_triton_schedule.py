@@ -1,0 +1,116 @@
+"""How flows are cut into kernels for the `triton` target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+import vortex.flow.algorithms  # noqa: F401
+from tests.vortex.targets import cases
+from vortex.config import Dtype
+from vortex.flow import load_graph
+from vortex.graph import FlowGraph, Geometry
+from vortex.targets.triton import TritonProgram
+from vortex.targets.triton.tiles import parts_of, without_unused
+
+GQA, MLA = Geometry(16, 128, 4), Geometry.mla(32, 512, 64, 20)
+
+
+def program(name: str, dtype: Dtype = "bfloat16", tensor_cores: bool = False) -> TritonProgram:
+    geometry = MLA if "mla" in name else GQA
+    graph = load_graph(name, geometry=geometry)
+    return TritonProgram(graph, geometry, dtype, use_tensor_core=tensor_cores)
+
+
+def case(make: Callable[[], FlowGraph]) -> TritonProgram:
+    return TritonProgram(make(), Geometry(16, cases.HEAD_DIM, cases.GROUP), "bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("flow", "kernels"),
+    [
+        ("block_sparse_attention", ["prologue", "blocks_1"]),
+        ("gqa_quest_sparse_attention", ["prologue", "blocks_1"]),
+        ("rope_aware_block_sparse_mla", ["prologue", "blocks_1"]),
+        ("running_avg_block_sparse", ["prologue", "blocks_1"]),
+        ("gqa_block_sparse_attention", ["prologue", "blocks_1", "rows_2", "blocks_3"]),
+        ("centered_block_sparse_attention", ["prologue", "blocks_1", "rows_2", "blocks_3"]),
+    ],
+)
+def test_launches(flow: str, kernels: list[str]) -> None:
+    made = program(flow)
+    assert [kernel.name for kernel in made.module.kernels] == kernels
+    assert made.launches == len(kernels)
+
+
+def test_query_work_is_hoisted() -> None:
+    """The mean of the query runs once a row: the kernel of the blocks reads it, and not the query."""
+    prologue, blocks = program("block_sparse_attention").module.kernels
+    assert "q" in prologue.parameters
+    assert "q" not in blocks.parameters
+    assert "values" in blocks.parameters
+
+
+def test_statistics_share_kernels() -> None:
+    """Five reductions over the blocks of a row and the mean of a Normalize take three passes, not six."""
+    made = case(cases.over_blocks)
+    stages = {stage.number: stage for stage in made.schedule.stages}
+    assert sorted(stages) == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert len(stages[1].statistics) == 5
+    assert stages[1].statistics == stages[2].statistics
+
+
+def test_fields_are_saved_after_their_last_reader() -> None:
+    """`trading_places` reads every field that it saves: blocks in the pass that scores, rows after it."""
+    made = case(cases.trading_places)
+    saves = {index: stage for stage in made.schedule.stages for index in stage.saves}
+    names = {made.indexer[index].node.output: stage.number for index, stage in saves.items()}
+    slotted = set(made.request_fields)
+    assert {number for name, number in names.items() if name not in slotted} == {1}
+    assert {number for name, number in names.items() if name in slotted} == {2}
+    kernel = next(kernel.text for kernel in made.module.kernels if kernel.name == "blocks_1")
+    before, after = kernel.split("tl.debug_barrier()")
+    assert "tl.load(field_" in before.replace("((", "(")
+    assert "tl.store(field_" not in before
+    assert after.count("tl.store(field_") == 2
+
+
+def test_large_maps_of_the_query_run_outside() -> None:
+    """A product with a weight of [576 x 11520] is not the work of one program a row."""
+    graph = load_graph("learned_block_sparse_mla", geometry=MLA)
+    made = TritonProgram(graph, MLA, "bfloat16")
+    assert [made.indexer[index].op.name for index in made.schedule.stages[0].outside] == ["LearnedQuery"]
+    assert made.schedule.stages[0].kept == []
+
+
+def test_latents_are_not_padded() -> None:
+    assert parts_of(576) == ((512, 512), (64, 64))
+    assert parts_of(160) == ((128, 128), (32, 32))
+    assert parts_of(128) == ((128, 128),)
+    assert parts_of(48) == ((48, 64),)
+    assert parts_of(1) == ((1, 1),)
+    for cols in range(1, 2000):
+        parts = parts_of(cols)
+        assert sum(count for count, _ in parts) == cols
+        assert sum(width for _, width in parts) < 2 * cols or cols == 1
+        assert all(width & (width - 1) == 0 and count <= width for count, width in parts)
+    assert "1024" not in program("rope_aware_block_sparse_mla").source
+
+
+def test_tensor_cores_only_where_asked() -> None:
+    for flow in ("gqa_quest_sparse_attention", "gqa_block_sparse_attention", "quest_mla"):
+        assert "tl.dot" not in program(flow).source
+        assert "tl.dot" in program(flow, tensor_cores=True).source
+
+
+def test_bounds_are_products_except_in_float16() -> None:
+    """0 times infinity is NaN, and float16 overflows."""
+    assert "maximum(multiply" not in program("gqa_quest_sparse_attention").source
+    assert "maximum(multiply" in program("gqa_quest_sparse_attention", "float16").source
+
+
+def test_lines_that_nobody_reads_are_left_out() -> None:
+    lines = ["    a = 1", "    b = a", "    c = b", "    store(b)"]
+    assert without_unused(lines) == ["    a = 1", "    b = a", "    store(b)"]
+    assert without_unused(["    a = 1", "    b = a"]) == []
