@@ -136,7 +136,7 @@ __device__ __forceinline__ int column_of(int m, int lane, int upper) {
   return m * 16 + (KV_BYTES == 1 ? lane / 4 * 2 + upper : lane / 4 + 8 * upper);
 }
 
-extern "C" __global__ void __launch_bounds__(WARPS * 32) decode(const __grid_constant__ Args a) {
+extern "C" __global__ void __launch_bounds__(WARPS * 32, 1) decode(const __grid_constant__ Args a) {
   extern __shared__ __align__(128) char shared[];
   float* accs = reinterpret_cast<float*>(shared);
   float* stats = reinterpret_cast<float*>(shared + (RING > ACC ? RING : ACC));  // [2, WARPS, HEADS]

@@ -3,44 +3,46 @@
 // and STAGES.
 //
 // A block has a multiprocessor to itself and takes an item for a tile of query heads: its 8 warps go through
-// the item's tiles of 32 tokens together, in a ring of STAGES tiles in shared memory; each latent is read once.
-// Logits K q^T: a warp has 16 tokens and a quarter of the columns of the key, with its part of q in registers;
-// the quarters are added in shared memory. Softmax: a warp has some heads, a lane a token. Results V^T P^T: a
-// warp has an eighth of the columns of the value.
+// the item together, 64 tokens at a time, in a ring of STAGES times 32 tokens in shared memory; each latent is
+// read once. Logits K q^T: a warp has 32 tokens and a quarter of the columns of the key, with its part of q in
+// registers; the quarters are added in shared memory. Softmax: a warp has some heads, a lane two tokens.
+// Results V^T P^T: a warp has an eighth of the columns of the value.
 #include "attention.cuh"
 
-constexpr int WARPS = 8, THREADS = WARPS * 32, TOKENS = 32, QUARTERS = 4;
-constexpr int ROW = DIM * 2, PITCH = ROW + 16, STAGE = TOKENS * PITCH;  // bytes
+constexpr int WARPS = 8, THREADS = WARPS * 32, QUARTERS = 4;
+constexpr int TOKENS = 64, HALF = 32;
+constexpr int ROW = DIM * 2, PITCH = ROW + 16, STAGE = HALF * PITCH;  // bytes
 constexpr int CHUNKS = ROW / 16;
 constexpr int HEADS = 8 * HEAD_TILES, STEPS = DIM / QUARTERS / 16, COLUMNS = VALUES / WARPS / 16;
 constexpr int S_PITCH = TOKENS + 4, P_PITCH = TOKENS * 2 + 16;  // floats; bytes
 constexpr int RING = STAGES * STAGE, LOGITS = QUARTERS * HEADS * S_PITCH * 4, PROBABILITIES = HEADS * P_PITCH;
 constexpr int SHARED = RING + LOGITS + PROBABILITIES + 3 * HEADS * 4 + 16;
-static_assert(PITCH / 16 % 2 == 1 && DIM % (QUARTERS * 16) == 0 && VALUES % (WARPS * 16) == 0);
+static_assert(PITCH / 16 % 2 == 1 && DIM % (QUARTERS * 16) == 0 && VALUES % (WARPS * 16) == 0 && STAGES > 3);
 
-// Loads tiles: lane l of each warp knows where tokens 8 (l % 4) to 8 (l % 4) + 7 of the next tile are.
+// Loads 32 tokens: lane l of each warp knows where tokens 8 (l % 4) to 8 (l % 4) + 7 are, warp w loads the
+// w-th of each 8.
 struct Loader {
   const Args& a;
   const Item& it;
   uint32_t ring;
+  int warp, lane;
 
-  __device__ int eighth(int token) const { return token + 8 * int(threadIdx.x % 4); }
+  // The token that decides where this lane's 8 tokens are.
+  __device__ int eighth(int token) const { return token + 8 * (lane % 4); }
 
   __device__ void load(int stage, int token, int found) const {
     long block, head;
     locate(a, it, found, block, head);
     const int within = eighth(token) & ((1 << a.block_shift) - 1);
-    const char* eight =
-        static_cast<const char*>(a.k) + ((block << a.block_shift) + within) * a.k_slot + head * a.k_head;
-    const uint32_t to = ring + stage * STAGE;
-    const int left = it.end - token;
-#pragma unroll 3
-    for (int j = 0; j < (TOKENS * CHUNKS + THREADS - 1) / THREADS; ++j) {
-      const int at = threadIdx.x + THREADS * j, t = at / CHUNKS, c = at % CHUNKS;
-      const char* from = reinterpret_cast<const char*>(
-          __shfl_sync(~0u, reinterpret_cast<unsigned long long>(eight), t / 8 % 4));
-      if (TOKENS * CHUNKS % THREADS == 0 || at < TOKENS * CHUNKS)
-        copy16(to + t * PITCH + c * 16, from + (t % 8) * a.k_slot + c * 16, t < left);
+    const long mine = ((block << a.block_shift) + within + warp) * a.k_slot + head * a.k_head;
+    const uint32_t to = ring + stage * STAGE + warp * PITCH + lane * 16;
+#pragma unroll
+    for (int j = 0; j < HALF / 8; ++j) {
+      const bool valid = token + 8 * j + warp < it.end;
+      const char* from = static_cast<const char*>(a.k) + __shfl_sync(~0u, mine, j) + lane * 16;
+#pragma unroll
+      for (int c = 0; c < CHUNKS; c += 32)
+        if (CHUNKS - c >= 32 || lane < CHUNKS - c) copy16(to + j * 8 * PITCH + c * 16, from + c * 16, valid);
     }
   }
 };
@@ -62,18 +64,20 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) decode(const __grid_con
     Item it = item_at(a, min(index, most) / head_tiles);
     if (index >= items) break;
     const int tile = index % head_tiles, head = tile * HEADS, count = min(HEADS, a.group - head);
-    const Loader loader{a, it, shared_address(shared)};
+    const Loader loader{a, it, shared_address(shared), warp, lane};
     int2 ahead[STAGES];
 #pragma unroll
-    for (int s = 0; s < STAGES; ++s) ahead[s] = either_entry(a, it, loader.eighth(it.start + s * TOKENS));
+    for (int s = 0; s < STAGES; ++s) ahead[s] = either_entry(a, it, loader.eighth(it.start + s * HALF));
     complete(a, it);
     const int tiles = max(0, (it.end - it.start + TOKENS - 1) / TOKENS);
 #pragma unroll
-    for (int s = 0; s < STAGES - 1; ++s) {
-      if (s < tiles) loader.load(s, it.start + s * TOKENS, it.dense ? ahead[s].y : ahead[s].x);
+    for (int s = 0; s < STAGES - 2; ++s) {
+      if (s < 2 * tiles) loader.load(s, it.start + s * HALF, it.dense ? ahead[s].y : ahead[s].x);
       commit();
     }
-    int next = it.dense ? ahead[STAGES - 1].y : ahead[STAGES - 1].x;
+    int next[2];
+#pragma unroll
+    for (int h = 0; h < 2; ++h) next[h] = it.dense ? ahead[STAGES - 2 + h].y : ahead[STAGES - 2 + h].x;
 
     uint32_t q[STEPS][HEAD_TILES][2];
     const QUERY* queries = static_cast<const QUERY*>(a.q) + it.row * a.q_row + head * a.q_head;
@@ -94,47 +98,61 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) decode(const __grid_con
     float acc[COLUMNS][HEAD_TILES][4] = {}, top[HEAD_TILES], mass[HEAD_TILES] = {};
 #pragma unroll
     for (int n = 0; n < HEAD_TILES; ++n) top[n] = -INFINITY;
-    int stage = 0, free = STAGES - 1;
+    int stage = 0;
     for (int i = 0; i < tiles; ++i) {
       const int token = it.start + i * TOKENS;
-      wait_for_all_but<STAGES - 2>();
+      const int stages[2] = {stage, (stage + 1) % STAGES};
+      wait_for_all_but<STAGES - 4>();
       __syncthreads();
-      if (i + STAGES - 1 < tiles) loader.load(free, token + (STAGES - 1) * TOKENS, next);
-      commit();
-      if (i + STAGES < tiles) next = entry(a, it, loader.eighth(token + STAGES * TOKENS));
-      const uint32_t latents = loader.ring + stage * STAGE;
-
-      float s[HEAD_TILES][4] = {};
-      const uint32_t keys = latents + (half * 16 + lane % 16) * PITCH + quarter * STEPS * 32 + lane / 16 * 16;
 #pragma unroll
-      for (int kk = 0; kk < STEPS; ++kk) {
-        uint32_t k[4];
-        load_matrices(k, keys + kk * 32);
-#pragma unroll
-        for (int n = 0; n < HEAD_TILES; ++n) multiply<QUERY>(s[n], k, q[kk][n][0], q[kk][n][1]);
+      for (int h = 0; h < 2; ++h) {
+        const int later = token + (STAGES - 2 + h) * HALF;
+        if (later < it.start + tiles * TOKENS) loader.load((stage + STAGES - 2 + h) % STAGES, later, next[h]);
+        commit();
+        next[h] = entry(a, it, loader.eighth(later + TOKENS));
       }
+
+      float s[2][HEAD_TILES][4] = {};
+      const uint32_t keys =
+          loader.ring + (half ? stages[1] : stages[0]) * STAGE + lane % 16 * PITCH + quarter * STEPS * 32 + lane / 16 * 16;
+#pragma unroll
+      for (int kk = 0; kk < STEPS; ++kk)
+#pragma unroll
+        for (int m = 0; m < 2; ++m) {
+          uint32_t k[4];
+          load_matrices(k, keys + m * 16 * PITCH + kk * 32);
+#pragma unroll
+          for (int n = 0; n < HEAD_TILES; ++n) multiply<QUERY>(s[m][n], k, q[kk][n][0], q[kk][n][1]);
+        }
 #pragma unroll
       for (int n = 0; n < HEAD_TILES; ++n)
 #pragma unroll
-        for (int j = 0; j < 4; ++j)
-          logits[(quarter * HEADS + n * 8 + lane % 4 * 2 + j % 2) * S_PITCH + half * 16 + lane / 4 + j / 2 * 8] =
-              s[n][j];
+        for (int j = 0; j < 4; ++j) {
+          const int row = quarter * HEADS + n * 8 + lane % 4 * 2 + j % 2;
+#pragma unroll
+          for (int m = 0; m < 2; ++m)
+            logits[row * S_PITCH + half * HALF + m * 16 + lane / 4 + j / 2 * 8] = s[m][n][j];
+        }
       __syncthreads();
 
 #pragma unroll
       for (int n = 0; n < HEAD_TILES; ++n) {
         const int mine = n * WARPS + warp;
-        float x = 0.f;
+        float x[2] = {};
 #pragma unroll
-        for (int part = 0; part < QUARTERS; ++part) x += logits[(part * HEADS + mine) * S_PITCH + lane];
-        x = token + lane < it.end ? x * a.scale : -INFINITY;
-        float now = x;
+        for (int part = 0; part < QUARTERS; ++part)
+#pragma unroll
+          for (int h = 0; h < 2; ++h) x[h] += logits[(part * HEADS + mine) * S_PITCH + h * HALF + lane];
+#pragma unroll
+        for (int h = 0; h < 2; ++h) x[h] = token + h * HALF + lane < it.end ? x[h] * a.scale : -INFINITY;
+        float now = fmaxf(x[0], x[1]);
         for (int step = 1; step < 32; step *= 2) now = fmaxf(now, __shfl_xor_sync(~0u, now, step));
         now = fmaxf(now, top[n]);
-        const float fade = weight(top[n], now), p = weight(x, now);
-        mass[n] = mass[n] * fade + p;
+        const float fade = weight(top[n], now), p[2] = {weight(x[0], now), weight(x[1], now)};
+        mass[n] = mass[n] * fade + p[0] + p[1];
         top[n] = now;
-        reinterpret_cast<QUERY*>(probabilities + mine * P_PITCH)[lane] = QUERY(p);
+        QUERY* to = reinterpret_cast<QUERY*>(probabilities + mine * P_PITCH);
+        to[lane] = QUERY(p[0]), to[HALF + lane] = QUERY(p[1]);
         if (lane == 0) fades[mine] = fade;
       }
       __syncthreads();
@@ -147,26 +165,26 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) decode(const __grid_con
 #pragma unroll
           for (int m = 0; m < COLUMNS; ++m) acc[m][n][j] *= fade, acc[m][n][2 + j] *= fade;
         }
-      const uint32_t values =
-          latents + (lane % 8 + lane / 16 * 8) * PITCH + warp * COLUMNS * 32 + lane / 8 % 2 * 16;
 #pragma unroll
       for (int kk = 0; kk < TOKENS / 16; ++kk) {
+        const uint32_t values = loader.ring + stages[kk / 2] * STAGE +
+                                (kk % 2 * 16 + lane % 8 + lane / 16 * 8) * PITCH + warp * COLUMNS * 32 +
+                                lane / 8 % 2 * 16;
         uint32_t p[HEAD_TILES][2];
 #pragma unroll
-        for (int n = 0; n < HEAD_TILES; ++n)
-#pragma unroll
-          for (int j = 0; j < 2; ++j)
-            p[n][j] = reinterpret_cast<uint32_t*>(probabilities + (n * 8 + lane / 4) * P_PITCH)[kk * 8 + lane % 4 + 4 * j];
+        for (int n = 0; n < HEAD_TILES; ++n) {
+          const auto* from = reinterpret_cast<uint32_t*>(probabilities + (n * 8 + lane / 4) * P_PITCH);
+          p[n][0] = from[kk * 8 + lane % 4], p[n][1] = from[kk * 8 + lane % 4 + 4];
+        }
 #pragma unroll
         for (int m = 0; m < COLUMNS; ++m) {
           uint32_t v[4];
-          load_transposed(v, values + kk * 16 * PITCH + m * 32);
+          load_transposed(v, values + m * 32);
 #pragma unroll
           for (int n = 0; n < HEAD_TILES; ++n) multiply<QUERY>(acc[m][n], v, p[n][0], p[n][1]);
         }
       }
-      stage = stage + 1 == STAGES ? 0 : stage + 1;
-      free = free + 1 == STAGES ? 0 : free + 1;
+      stage = (stage + 2) % STAGES;
     }
 
     wait_for_all_but<0>();
