@@ -33,15 +33,14 @@ class DeviceBatch:
         self.graph, self.geometry, self.config = graph, geometry, config
         self.layers, self.device, self.most = layers, device, len(lengths)
         self.heads = pages.rows // len(lengths)
-        self.prompt: dict[int, torch.Tensor] = {}
-        """Layers whose prompts are not summarised yet, with the blocks of these."""
         self._build(pages)
         self.set_pages(pages)
         self.keep(np.arange(len(lengths)), lengths)
         finished = np.repeat(lengths // geometry.block_size, self.heads)
         ids = pages.blocks(geometry.block_size)
         done = torch.from_numpy(ids[np.arange(ids.shape[1]) < finished[:, None]]).to(device)
-        self.prompt = dict.fromkeys(layers, done) if len(done) else {}
+        self.prompts = dict.fromkeys(layers, done) if len(done) else {}
+        """Layers whose prompts are not summarised yet, with the blocks of these."""
 
     def set_pages(self, pages: PageTable) -> None:
         """Follow a table that has grown or shrunk, and pools that have grown."""
@@ -54,7 +53,7 @@ class DeviceBatch:
     def keep(self, requests: np.ndarray, lengths: np.ndarray) -> None:
         """Go on with the requests of these numbers, which have so many tokens."""
         self.requests = torch.from_numpy(requests).to(self.device)
-        self.seq_len = torch.from_numpy(lengths).to(self.device)
+        self.seq_len = torch.tensor(lengths, device=self.device)
 
     def begin(self) -> None:
         """Plan the step of one more token of every request."""
@@ -63,7 +62,7 @@ class DeviceBatch:
 
     def attend(self, layer_id: int, q: torch.Tensor, scale: float) -> torch.Tensor:
         """See `DeviceDecode.attend`."""
-        prompt = self.prompt.pop(layer_id, None)
+        prompt = self.prompts.pop(layer_id, None)
         if prompt is not None:
             self.decode.summarize(layer_id, prompt)
         return self.decode.attend(layer_id, q, scale)
