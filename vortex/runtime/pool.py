@@ -142,7 +142,7 @@ class PageTable:
         """Block ids `[rows, blocks]` at a block size that divides `PAGE`."""
         per_page = PAGE // block_size
         ids = self.pages[:, :, None] * per_page + np.arange(per_page)
-        return ids.reshape(self.rows, -1)
+        return ids.reshape(self.rows, self.pages.shape[1] * per_page)
 
     def runs(self) -> np.ndarray:
         """First page of each row where its pages are consecutive, -1 where they are not, `[rows]`."""

@@ -137,6 +137,7 @@ def test_requests_that_leave_and_layers_that_are_skipped() -> None:
         ours.keep(alive), right.keep(alive)
         torch.testing.assert_close(ours.step(number), right.step(number), rtol=1e-4, atol=1e-4)
         assert check_lists(ours) == case.heads * int((ours.session.lengths > 112).sum())
+    ours.keep([])
     ours, right = Run(case, "triton"), Run(case, "reference")
     torch.testing.assert_close(ours.step(0, layer=0), right.step(0, layer=0), rtol=1e-4, atol=1e-4)
 
