@@ -76,7 +76,7 @@ class Run:
         return self.session.attend(layer, q, k, None if case.latent else v, SCALE)
 
     def keep(self, alive: list[int]) -> None:
-        self.session.keep(np.array(alive))
+        self.session.keep(np.array(alive, dtype=np.int64))
         self.requests = self.requests[alive]
 
     @property
