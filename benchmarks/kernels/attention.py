@@ -9,12 +9,13 @@ import argparse
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
+import numpy as np
 import torch
 
 from benchmarks.kernels.timing import Timing, Work, copy_bandwidth, in_graph
 from vortex.kernels.attention import SparseDecode, attention_programs
+from vortex.kernels.plan_cpu import cut_into_parts
 from vortex.runtime.device import DeviceStep, StepSize
 from vortex.runtime.pool import KVPool
 
@@ -72,20 +73,6 @@ class Rows:
         )
 
 
-def even_parts(places: list[int], programs: int) -> list[tuple[int, int, int]]:
-    """The parts of requests that read `places` blocks: of the smallest length that makes at most `programs`
-    of them, as equal as can be."""
-    length = 1
-    while sum(-(-n // length) for n in places) > max(programs, len(places)):
-        length += 1
-    found = []
-    for request, n in enumerate(places):
-        count = -(-n // length)
-        cuts = [n * j // count for j in range(count + 1)]
-        found += [(request, a, b - a) for a, b in pairwise(cuts)]
-    return found
-
-
 class Layers:
     """The pools of several layers, a query for each, and the step that they share."""
 
@@ -109,7 +96,7 @@ class Layers:
             eos=1,
             chunk=32,
             share=rows.heads,
-            programs=programs or attention_programs(rows.heads, device, latent=bool(rows.rope)),
+            programs=programs or attention_programs(rows.heads, device),
         )
         self.step = self._step(device)
         self.scale = 1 / math.sqrt(rows.key_dim)
@@ -121,12 +108,10 @@ class Layers:
         step.n.fill_(rows.blocks)
         step.chosen.fill_(rows.listed)
         step.table.copy_(torch.randperm(step.table.numel(), device=device).view_as(step.table))
-        parts = even_parts([rows.listed] * rows.batch, size.programs)
-        step.parts[: len(parts)] = torch.tensor(parts, dtype=torch.int32)
+        parts, first = cut_into_parts(size, np.full(rows.batch, rows.listed))
+        step.parts[: len(parts)] = torch.from_numpy(parts).int()
         step.part_count.fill_(len(parts))
-        step.part_first.copy_(
-            torch.searchsorted(torch.tensor([p[0] for p in parts]), torch.arange(rows.batch + 1), side="left")
-        )
+        step.part_first.copy_(torch.from_numpy(first))
         step.tokens.fill_(rows.listed * rows.block_size)
         row = torch.arange(size.rows, device=device)
         picks = torch.rand(size.rows, rows.blocks, device=device).argsort(1)[:, : rows.listed]

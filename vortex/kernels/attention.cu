@@ -13,6 +13,8 @@ constexpr int TOKENS = 16;
 constexpr int ROW = DIM * KV_BYTES, PITCH = ROW + 16;  // bytes; the pad keeps 8 rows in different banks
 constexpr int CHUNKS = ROW / 16, TILE = TOKENS * PITCH, STAGE = 2 * TILE;
 constexpr int HEADS = 8 * HEAD_TILES, ACC_PITCH = DIM + 4;
+constexpr int Q_CHUNKS = DIM / 8, Q_PITCH = DIM * 2 + 16;
+static_assert(HEADS * Q_PITCH <= STAGE);
 constexpr int RING = WARPS * STAGES * STAGE, ACC = WARPS * HEADS * ACC_PITCH * 4;
 constexpr int SHARED = (RING > ACC ? RING : ACC) + 4 * HEADS * (2 * WARPS + 2) + 16;
 #if KV_BYTES == 1
@@ -154,6 +156,18 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, 1) decode(const __grid_
     const int first = it.start + warp * TOKENS;
     constexpr int STEP = WARPS * TOKENS;
 
+    // Each warp brings q into the stage that is filled last.
+    const QUERY* queries = static_cast<const QUERY*>(a.q) + it.row * a.q_row;
+    char* held = shared + (warp * STAGES + STAGES - 1) * STAGE;
+#pragma unroll
+    for (int at = lane; at < HEADS * Q_CHUNKS; at += 32) {
+      const int head = at / Q_CHUNKS, chunk = at % Q_CHUNKS;
+      const QUERY* from = queries + (head < a.group ? head : 0) * a.q_head + chunk * 8;
+      copy16(shared_address(held) + head * Q_PITCH + chunk * 16, reinterpret_cast<const char*>(from),
+             head < a.group);
+    }
+    commit();
+
     int2 low[STAGES], high[STAGES];
 #pragma unroll
     for (int s = 0; s < STAGES; ++s) {
@@ -176,18 +190,17 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, 1) decode(const __grid_
 
     uint32_t q[DIM / 16][HEAD_TILES][2];
     float scale[HEAD_TILES][2];
-    const QUERY* queries = static_cast<const QUERY*>(a.q) + it.row * a.q_row;
+    wait_for_all_but<STAGES - 1>();
+    __syncwarp();
 #pragma unroll
     for (int n = 0; n < HEAD_TILES; ++n) {
-      const int head = n * 8 + lane / 4;
-      const bool live = head < a.group;
-      const uint32_t* from = reinterpret_cast<const uint32_t*>(queries + (live ? head : 0) * a.q_head);
+      const uint32_t* from = reinterpret_cast<const uint32_t*>(held + (n * 8 + lane / 4) * Q_PITCH);
 #pragma unroll
       for (int kk = 0; kk < DIM / 16; ++kk) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
           const int pair = kk * 8 + (KV_BYTES == 1 ? lane % 4 * 2 + half : lane % 4 + 4 * half);
-          q[kk][n][half] = live ? from[pair] : 0;
+          q[kk][n][half] = from[pair];
         }
       }
       scale[n][0] = scale[n][1] = a.scale;

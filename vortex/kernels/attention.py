@@ -35,15 +35,17 @@ class Tiling:
     programs: int
 
     @classmethod
-    def of(cls, group: int, token_bytes: int, value_dim: int) -> Tiling:
+    def of(cls, group: int, token_bytes: int, value_dim: int, latent: bool) -> Tiling:
         """`token_bytes`: what one token of one kv head takes in the pool. Four programs a multiprocessor
-        where the values of a head tile are few, and tiles of which three fit its share of memory."""
+        where the values of a head tile are few, and tiles of which three fit its share of memory. Triton
+        takes two stages for each tile in flight where K and V are loaded apart."""
         heads = min(64, max(16, 1 << (group - 1).bit_length()))
         programs = 4 if heads * value_dim <= 16 * 128 else 2
         room = _SHARED // programs // (3 * token_bytes)
         tokens = min(64, max(16, 1 << (room.bit_length() - 1)))
         warps = 4 if heads * value_dim <= 16 * 256 else 8
-        return cls(heads, tokens, warps, 3 if room >= 16 else 2, programs)
+        flying = 3 if room >= 16 else 2
+        return cls(heads, tokens, warps, flying if latent else 2 * flying + 1, programs)
 
 
 @functools.cache
@@ -51,13 +53,13 @@ def _multiprocessors(device: torch.device) -> int:
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
 
 
-def attention_programs(heads: int, device: torch.device | str, latent: bool = False) -> int:
+def attention_programs(heads: int, device: torch.device | str) -> int:
     """`StepSize.programs` for these kernels: parts that a step is cut into, per kv head, so that all parts of
-    all kv heads run at once. Those of a latent fill a multiprocessor alone."""
+    all kv heads run at once. One fills a multiprocessor."""
     device = torch.device(device)
     if device.type != "cuda":
         return 2 * _INTERPRETED_PROGRAMS
-    return max(1, (1 if latent else 2) * _multiprocessors(device) // heads)
+    return max(1, _multiprocessors(device) // heads)
 
 
 def segments(head_dim: int, latent_values: int) -> tuple[int, int, int, int]:
@@ -124,7 +126,7 @@ class SparseDecode:
         from vortex.kernels.attention_triton import decode
 
         size, k, v = self.size, pool.k, pool.v
-        tiling = Tiling.of(self.group, pool.token_bytes, self.value_dim)
+        tiling = Tiling.of(self.group, pool.token_bytes, self.value_dim, bool(pool.kv_lora_rank))
         a, wide_a, b, wide_b = segments(self.head_dim, pool.kv_lora_rank)
         grid = (
             tiling.programs * _multiprocessors(self.device)

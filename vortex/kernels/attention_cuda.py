@@ -105,7 +105,7 @@ def serves(q: torch.Tensor, pool: KVPool, out: torch.Tensor, block_size: int) ->
         and block_size >= 8
         and block_size & (block_size - 1) == 0
         and all(_aligned(x, 16) for x in pool.stored)
-        and _aligned(q, 4)
+        and _aligned(q, 16)
         and _aligned(out, 8)
     )
 

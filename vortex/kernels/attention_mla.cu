@@ -17,6 +17,7 @@ constexpr int HEADS = 8 * HEAD_TILES, STEPS = DIM / QUARTERS / 16, COLUMNS = VAL
 constexpr int S_PITCH = TOKENS + 4, P_PITCH = TOKENS * 2 + 16;  // floats; bytes
 constexpr int RING = STAGES * STAGE, LOGITS = QUARTERS * HEADS * S_PITCH * 4, PROBABILITIES = HEADS * P_PITCH;
 constexpr int SHARED = RING + LOGITS + PROBABILITIES + 3 * HEADS * 4 + 16;
+static_assert(HEADS <= HALF && HEADS * (VALUES + 4) * 4 <= RING);
 static_assert(PITCH / 16 % 2 == 1 && DIM % (QUARTERS * 16) == 0 && VALUES % (WARPS * 16) == 0 && STAGES > 3);
 
 // Loads 32 tokens: lane l of each warp knows where tokens 8 (l % 4) to 8 (l % 4) + 7 are, warp w loads the
@@ -65,6 +66,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) decode(const __grid_con
     if (index >= items) break;
     const int tile = index % head_tiles, head = tile * HEADS, count = min(HEADS, a.group - head);
     const Loader loader{a, it, shared_address(shared), warp, lane};
+
+    // q goes into the stage that is filled last.
+    const QUERY* queries = static_cast<const QUERY*>(a.q) + it.row * a.q_row + head * a.q_head;
+    char* held = shared + (STAGES - 1) * STAGE;
+    for (int at = threadIdx.x; at < HEADS * CHUNKS; at += THREADS) {
+      const int mine = at / CHUNKS, chunk = at % CHUNKS;
+      const QUERY* from = queries + (mine < count ? mine : 0) * a.q_head + chunk * 8;
+      copy16(shared_address(held) + mine * PITCH + chunk * 16, reinterpret_cast<const char*>(from), mine < count);
+    }
+    commit();
     int2 ahead[STAGES];
 #pragma unroll
     for (int s = 0; s < STAGES; ++s) ahead[s] = either_entry(a, it, loader.eighth(it.start + s * HALF));
@@ -80,19 +91,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) decode(const __grid_con
     for (int h = 0; h < 2; ++h) next[h] = it.dense ? ahead[STAGES - 2 + h].y : ahead[STAGES - 2 + h].x;
 
     uint32_t q[STEPS][HEAD_TILES][2];
-    const QUERY* queries = static_cast<const QUERY*>(a.q) + it.row * a.q_row + head * a.q_head;
+    wait_for_all_but<STAGES - 2>();
+    __syncthreads();
 #pragma unroll
     for (int n = 0; n < HEAD_TILES; ++n) {
-      const int mine = n * 8 + lane / 4;
-      const uint32_t* from =
-          reinterpret_cast<const uint32_t*>(queries + (mine < count ? mine : 0) * a.q_head);
+      const uint32_t* from = reinterpret_cast<const uint32_t*>(held + (n * 8 + lane / 4) * PITCH);
 #pragma unroll
       for (int kk = 0; kk < STEPS; ++kk)
 #pragma unroll
-        for (int j = 0; j < 2; ++j) {
-          const int pair = (quarter * STEPS + kk) * 8 + lane % 4 + 4 * j;
-          q[kk][n][j] = mine < count ? from[pair] : 0;
-        }
+        for (int j = 0; j < 2; ++j) q[kk][n][j] = from[(quarter * STEPS + kk) * 8 + lane % 4 + 4 * j];
     }
 
     float acc[COLUMNS][HEAD_TILES][4] = {}, top[HEAD_TILES], mass[HEAD_TILES] = {};
@@ -187,7 +194,19 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) decode(const __grid_con
       stage = (stage + 2) % STAGES;
     }
 
+    // What was found for each head, as rows.
     wait_for_all_but<0>();
+    __syncthreads();
+    constexpr int A_PITCH = VALUES + 4;
+    float* found = reinterpret_cast<float*>(shared);
+#pragma unroll
+    for (int n = 0; n < HEAD_TILES; ++n)
+#pragma unroll
+      for (int j = 0; j < 4; ++j)
+#pragma unroll
+        for (int m = 0; m < COLUMNS; ++m)
+          found[(n * 8 + lane % 4 * 2 + j % 2) * A_PITCH + (warp * COLUMNS + m) * 16 + j / 2 * 8 + lane / 4] =
+              acc[m][n][j];
     const bool alone = it.pieces == 1;
     const long entry = (long(it.part) * a.heads + it.head) * a.group + head;
 #pragma unroll
@@ -205,24 +224,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) decode(const __grid_con
     }
     __syncthreads();
     QUERY* out = static_cast<QUERY*>(a.out) + it.row * a.out_row + head * a.out_head;
-#pragma unroll
-    for (int n = 0; n < HEAD_TILES; ++n)
-#pragma unroll
-      for (int j = 0; j < 2; ++j) {
-        const int mine = n * 8 + lane % 4 * 2 + j;
-        if (mine < count) {
-          const float norm = norms[mine];
-#pragma unroll
-          for (int m = 0; m < COLUMNS; ++m)
-#pragma unroll
-            for (int upper = 0; upper < 2; ++upper) {
-              const int column = (warp * COLUMNS + m) * 16 + upper * 8 + lane / 4;
-              const float x = acc[m][n][2 * upper + j];
-              if (alone) out[mine * a.out_head + column] = QUERY(x * norm);
-              else __stcg(a.accs + (entry + mine) * VALUES + column, x);
-            }
-        }
+#pragma unroll 4
+    for (int at = threadIdx.x; at < count * (VALUES / 4); at += THREADS) {
+      const int mine = at / (VALUES / 4), column = at % (VALUES / 4) * 4;
+      const float4 x = *reinterpret_cast<float4*>(found + mine * A_PITCH + column);
+      if (alone) {
+        const float norm = norms[mine];
+        const uint2 packed = {pack<QUERY>(x.x * norm, x.y * norm), pack<QUERY>(x.z * norm, x.w * norm)};
+        *reinterpret_cast<uint2*>(out + mine * a.out_head + column) = packed;
+      } else {
+        __stcg(reinterpret_cast<float4*>(a.accs + (entry + mine) * VALUES + column), x);
       }
+    }
     if (!alone)
       merge<QUERY, VALUES>(a, it, reinterpret_cast<Ticket*>(a.tickets) + it.row * head_tiles + tile, head, count,
                            index + int(gridDim.x) >= items, tops, norms, flag);

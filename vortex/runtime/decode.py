@@ -52,7 +52,7 @@ def step_size(
         eos=config.block_reserved_eos,
         chunk=config.workload_chunk_size,
         share=share,
-        programs=attention_programs(heads, device, latent=geometry.kv_lora_rank > 0),
+        programs=attention_programs(heads, device),
     )
 
 
