@@ -20,6 +20,7 @@ from vortex.graph.model import FlowGraph
 from vortex.runtime.hooks import Hooks
 from vortex.runtime.pool import PAGE, KVPool, PageTable
 from vortex.runtime.session import DecodeSession
+from vortex.targets.default import default_target
 
 
 class VortexCache(Cache):  # type: ignore[misc]
@@ -41,7 +42,7 @@ class VortexCache(Cache):  # type: ignore[misc]
     ) -> None:
         self.shape = ModelShape.of(model)
         self.graph, self.config, self.target, self.hooks = graph, config or VortexConfig(), target, hooks
-        check_config(self.config, self.shape)
+        check_config(self.config, self.shape, target or default_target(model.device.type))
         check_graph(graph, self.shape)
         if self.shape.latent is not None:
             watch(model, self.shape.layers)

@@ -17,6 +17,7 @@ from vortex.graph.model import FlowGraph
 from vortex.runtime.hooks import Hooks
 from vortex.runtime.session import DecodeSession
 from vortex.runtime.traffic import Traffic
+from vortex.targets.default import default_target
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def decode(
     rows = range(len(store)) if rows is None else rows
     limits = [max_new_tokens] * len(rows) if isinstance(max_new_tokens, int) else list(max_new_tokens)
     shape = ModelShape.of(model)
-    check_config(config, shape)
+    check_config(config, shape, target or default_target(model.device.type))
     check_graph(graph, shape)
     if len(set(rows)) < len(rows):
         raise ConfigError("a prompt is asked for twice: its new tokens have one place in the store")

@@ -18,6 +18,7 @@ from vortex.errors import ConfigError, FlowTypeError
 from vortex.graph.model import FlowGraph
 from vortex.runtime.pool import PAGE, KVPool, PageTable
 from vortex.runtime.session import DecodeSession
+from vortex.targets.default import default_target
 
 
 class Engine:
@@ -53,7 +54,7 @@ class Engine:
             self.model = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
             self.tokenizer = tokenizer or AutoTokenizer.from_pretrained(model)
         self.shape = ModelShape.of(self.model)
-        check_config(self.config, self.shape)
+        check_config(self.config, self.shape, target or default_target(self.model.device.type))
         self.graph = _graph(flow, self.shape, self.config)
         check_graph(self.graph, self.shape)
 

@@ -88,11 +88,17 @@ def check_graph(graph: FlowGraph | None, shape: ModelShape) -> None:
         )
 
 
-def check_config(config: VortexConfig, shape: ModelShape) -> None:
-    """Refuse what this engine cannot honour. Raises ConfigError with the reason."""
-    if config.attention_backend != "flashinfer" or config.impl_backend != "triton" or config.use_tensor_core:
+def check_config(config: VortexConfig, shape: ModelShape, target: str) -> None:
+    """Refuse what this engine cannot honour on a target. Raises ConfigError with the reason."""
+    if config.attention_backend != "flashinfer":
+        raise ConfigError("attention_backend chooses a kernel of the SGLang engine: leave it out here")
+    if config.impl_backend != "triton":
         raise ConfigError(
-            "attention_backend, impl_backend and use_tensor_core choose GPU kernels of the SGLang engine"
+            "impl_backend='cuda' is not supported, kernels are generated in Triton: use 'triton'"
+        )
+    if config.use_tensor_core and target != "triton":
+        raise ConfigError(
+            f"use_tensor_core: the {target} target generates no kernels; use the target 'triton'"
         )
     if config.layers_skip and config.layers_skip[-1] >= shape.layers:
         last = shape.layers - 1
