@@ -218,9 +218,7 @@ def test_dense_crossover(engine: Any, model: PreTrainedModel) -> None:
 
 def test_attention_backend(engine: Any) -> None:
     said = refused(engine, attention_backend="trtllm")
-    assert said == (
-        "vortex_attention_backend: 'trtllm' is not supported, blocks are read by Vortex's own kernel"
-    )
+    assert said == "vortex_attention_backend: 'trtllm' is not supported: the torch target does not run XQA"
 
 
 def test_impl_backend(engine: Any) -> None:

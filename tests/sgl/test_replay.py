@@ -13,6 +13,7 @@ from tests.sgl.models import settings
 from vortex.engine.sgl.deployed import Deployed, Room
 from vortex.engine.sgl.on_device import DeviceDeployed
 from vortex.engine.sgl.on_host import HostDeployed
+from vortex.errors import ConfigError
 from vortex.graph.geometry import Geometry
 from vortex.runtime.pool import KVPool
 
@@ -40,8 +41,8 @@ def stored() -> tuple[torch.Tensor, ...]:
     return tuple(torch.randn(shape, generator=generator) for _ in range(2))
 
 
-def deployed(kind: type[Deployed], stored: tuple[torch.Tensor, ...], name: str) -> Deployed:
-    config = settings(name, block_size=BLOCK)
+def deployed(kind: type[Deployed], stored: tuple[torch.Tensor, ...], name: str, **fields: object) -> Deployed:
+    config = settings(name, block_size=BLOCK, **fields)
     geometry = Geometry(BLOCK, DIM, GROUP)
     room = Room(REQUESTS, HEADS, PAGE, CONTEXT, torch.float32, torch.device("cpu"))
     made = kind(config, config.load_graph(geometry), geometry, {LAYER: KVPool(*stored)}, room)
@@ -110,3 +111,8 @@ def test_blocks_that_a_prompt_completes(stored: tuple[torch.Tensor, ...]) -> Non
     assert padded[: len(exact)].tolist() == exact.tolist()
     assert set(padded[len(exact) :].tolist()) <= set(range(HEADS))
     assert device.report().blocks_summarised == len(exact)
+
+
+def test_xqa_needs_a_gpu(stored: tuple[torch.Tensor, ...]) -> None:
+    with pytest.raises(ConfigError, match="vortex_attention_backend: 'trtllm' is XQA, and it needs a GPU"):
+        deployed(DeviceDeployed, stored, "block_sparse_attention", attention_backend="trtllm")

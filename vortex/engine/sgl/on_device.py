@@ -10,6 +10,7 @@ import torch
 
 from vortex.engine.sgl.counters import EngineCounters
 from vortex.engine.sgl.deployed import Deployed, Room
+from vortex.engine.sgl.options import PREFIX
 from vortex.engine.sgl.target import KERNELS
 from vortex.errors import ConfigError
 from vortex.runtime.decode import DeviceDecode, step_size
@@ -39,6 +40,8 @@ class DeviceDeployed(Deployed):
         pools: Mapping[int, KVPool],
         room: Room,
     ) -> None:
+        if config.attention_backend == "trtllm":
+            _check_xqa(geometry, pools, room)
         super().__init__(config, graph, geometry, pools, room)
         before = _allocated(room.device)
         size = step_size(
@@ -105,6 +108,18 @@ class DeviceDeployed(Deployed):
         summarised = int(self.prompt_blocks) * self.heads * len(self.layers) + counted["blocks_summarised"]
         changes = {"decode_steps": self.counters.decode_steps, "blocks_summarised": summarised}
         return EngineCounters.model_validate({**self.counters.model_dump(), **counted, **changes})
+
+
+def _check_xqa(geometry: Geometry, pools: Mapping[int, KVPool], room: Room) -> None:
+    """Raises ConfigError where XQA does not serve this engine."""
+    from vortex.kernels.xqa import refusal
+
+    sizes, latent = (geometry.block_size, geometry.head_dim), bool(geometry.kv_lora_rank)
+    reason = "it needs a GPU" if room.device.type != "cuda" else None
+    for pool in pools.values():
+        reason = reason or refusal(room.dtype, pool.k.dtype, sizes, latent)
+    if reason:
+        raise ConfigError(f"{PREFIX}attention_backend: 'trtllm' is XQA, and {reason}: use 'flashinfer'")
 
 
 def _allocated(device: torch.device) -> int:
