@@ -65,7 +65,7 @@ class Rows:
 
     @property
     def label(self) -> str:
-        kind = "dense" if not self.chosen else f"{self.chosen} blocks"
+        kind = f"all {self.blocks} blocks" if not self.chosen else f"{self.chosen} blocks"
         shape = f"{self.dim}+{self.rope}" if self.rope else f"D {self.dim}"
         name = str(self.kv_dtype).removeprefix("torch.")
         return (
