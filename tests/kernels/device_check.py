@@ -3,6 +3,8 @@ attention over them. Before every step all that the kernels are to fill holds Na
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 
@@ -21,9 +23,12 @@ from vortex.targets import LayerCache, Program, get_target
 CPU = torch.device("cpu")
 
 
-def check_on_device(case: Case, engine: Engine, device: torch.device = CPU) -> DeviceDecode:
-    """Raises AssertionError where the device path leaves what the reference allows."""
-    check = DeviceCheck(case, engine, device)
+def check_on_device(
+    case: Case, engine: Engine, device: torch.device = CPU, **settings: object
+) -> DeviceDecode:
+    """Raises AssertionError where the device path leaves what the reference allows. `settings`: of the
+    config, besides those of the case."""
+    check = DeviceCheck(case, engine, device, settings)
     for step in range(case.steps):
         check.run(step)
     return check.decode
@@ -56,10 +61,12 @@ class _Side:
 
 
 class DeviceCheck:
-    def __init__(self, case: Case, engine: Engine, device: torch.device) -> None:
+    def __init__(
+        self, case: Case, engine: Engine, device: torch.device, settings: Mapping[str, object]
+    ) -> None:
         self.case, self.engine, self.device = case, engine, device
         self.held = held = Held(case, engine, device)
-        self.config: VortexConfig = case.config.model_copy(update={"dense_crossover": False})
+        self.config: VortexConfig = case.config.model_copy(update={"dense_crossover": False, **settings})
         graph, at, self.reference = case.graph, case.geometry, get_target("reference")
         saved = _saved(graph)
         runs = [

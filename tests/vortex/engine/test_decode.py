@@ -212,6 +212,10 @@ def test_what_does_not_fit_is_refused(model: PreTrainedModel, flows: Flows, stor
         decode(model, store, [0], None, None, 0)
     with pytest.raises(ConfigError, match="SGLang"):
         decode(model, store, [0], None, VortexConfig(attention_backend="trtllm"), NEW)
+    with pytest.raises(ConfigError, match="impl_backend='cuda' is not supported"):
+        decode(model, store, [0], None, VortexConfig(impl_backend="cuda"), NEW)
+    with pytest.raises(ConfigError, match="the torch target generates no kernels"):
+        decode(model, store, [0], None, VortexConfig(use_tensor_core=True), NEW, target="torch")
     with pytest.raises(ConfigError, match="known: reference, torch"):
         decode(model, store, [0], flows.centroid, SPARSE, NEW, target="tritn")
     with pytest.raises(ConfigError, match="the model needs a vFlow"):
