@@ -121,6 +121,13 @@ def test_models_with_another_attention(changes: dict[str, Any], part: str, tmp_p
     assert error.message.endswith("; it can only be served densely")
 
 
+def test_a_layer_is_left(tmp_path: Path) -> None:
+    shape = read_shape(model(tmp_path, QWEN))
+    assert list(size_errors(VortexConfig(layers_skip=(1,)), {"page_size": 16}, shape)) == []
+    (error,) = size_errors(VortexConfig(layers_skip=(0, 1)), {"page_size": 16}, shape)
+    assert (error.key, "skips every layer" in error.message) == ("vortex_layers_skip", True)
+
+
 def test_heads_of_a_rank() -> None:
     assert attention_ranks({}) == attention_ranks({"tp_size": None}) == attention_ranks({"tp_size": "2"}) == 1
     assert attention_ranks({"tp_size": 4, "dp_size": 2}) == 4

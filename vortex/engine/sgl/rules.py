@@ -92,6 +92,11 @@ def size_errors(
         yield Problem(
             f"{PREFIX}layers_skip", f"the model has layers 0 to {last}, got {config.layers_skip[-1]}"
         )
+    elif len(config.layers_skip or ()) == model.layers:
+        yield Problem(
+            f"{PREFIX}layers_skip",
+            "skips every layer, so nothing would be sparse: leave a layer, or Vortex, out",
+        )
     if config.max_seq_lens > model.context:
         yield Problem(
             f"{PREFIX}max_seq_lens",
@@ -141,8 +146,6 @@ def remarks(config: VortexConfig, engine: Mapping[str, Any], model: ModelShape |
         yield Problem("attention_backend", f"{MLA_NAME} means Vortex's own MLA decode, on any supported GPU")
     if model is None and engine:
         yield Problem("model_path", "is no local model: the flow is compiled for a sweep of shapes instead")
-    if model is not None and set(config.layers_skip or ()) >= set(range(model.layers)):
-        yield Problem(f"{PREFIX}layers_skip", "skips every layer: nothing is sparse")
 
 
 def attention_ranks(engine: Mapping[str, Any]) -> int:
