@@ -36,7 +36,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Tile:
-    """A value: its columns in one or two parts (576 = 512 + 64, so that they need no padding to 1024).
+    """A value: its columns in one or two parts (576 = 512 + 64, so that they need no padding to 1024), or in
+    as many as they are.
 
     What stands in the padding has no meaning. `blocks`: whether it differs between the blocks of a row; if
     not, its first axis has size 1. `exact`: whether its numbers are surely numbers of the format that the
@@ -59,6 +60,11 @@ class Tile:
     def height(self) -> int:
         """Rows with padding."""
         return self.room or power_of_two(self.rows)
+
+    @property
+    def cut(self) -> tuple[tuple[int, int], ...]:
+        """Columns of each part, without and with padding."""
+        return tuple((part.cols, part.width) for part in self.parts)
 
     @property
     def elements(self) -> int:

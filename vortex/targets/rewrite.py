@@ -1,4 +1,4 @@
-"""Rewrites of a graph that leave what it computes and change how fast the `torch` target is.
+"""Rewrites of a graph that leave what it computes and change how fast a target is.
 
 Each is expressed in ops of the language, so that no semantics are written a second time. Ops that a rewrite
 leaves without a reader stay in the program; a target does not run them.
@@ -46,6 +46,57 @@ def bound_as_products(graph: FlowGraph) -> FlowGraph:
         below = add("Add", q, above, alpha=1.0, beta=-1.0)
         places.append(add("Add", add("GeMM", high, above), add("GeMM", low, below)))
     return builder.finish(graph.guards)
+
+
+_TURNABLE = {"Add", "Relu", "Abs", "Add_Mul", "Sigmoid", "Silu", "Log", "Exp", "Softmax", "Normalize"}
+_REDUCTIONS = {"Max", "Min", "Mean", "Sum", "L2Norm"}
+
+
+def rows_as_columns(graph: FlowGraph) -> FlowGraph:
+    """A column of products for each block, `GeMM(block, q) [S, group, 1]`, only reduced over its rows,
+    as the row of columns `GeMM(q, block)`: kernels keep columns apart, and need not move them."""
+    turned = _turnable(graph)
+    if not turned:
+        return graph
+    builder = GraphBuilder(graph.kind, graph.traced_at)
+    for field in graph.fields:
+        builder.declare(field.name, (field.rows, field.cols), field.format)
+    for node in graph.cache:
+        builder.add(Stage.CACHE, node.op, dict(node.attrs), node.inputs, node.output)
+    for index, node in enumerate(graph.indexer):
+        attrs, inputs = dict(node.attrs), node.inputs
+        if index in turned and node.op == "GeMM":
+            inputs = inputs[::-1]
+        elif index not in turned and any(ref.node in turned for ref in inputs):
+            attrs["dim"] = 2
+        builder.add(Stage.INDEXER, node.op, attrs, inputs, node.output)
+    return builder.finish(graph.guards)
+
+
+def _turnable(graph: FlowGraph) -> set[int]:
+    """The products of `rows_as_columns`, and what is computed of them element by element."""
+    found: set[int] = set()
+    for index, node in enumerate(graph.indexer):
+        if node.op == "GeMM":
+            x, y = (graph.type_of(Stage.INDEXER, ref) for ref in node.inputs)
+            if x.has_blocks and x.rows.hint == 1 and not y.has_blocks and y.format is not Format.PARAMETER:
+                found.add(index)
+        elif node.op in _TURNABLE and found.issuperset(ref.node for ref in node.inputs):
+            found.add(index)
+    kept: set[int] = set()
+    while kept != found:
+        kept = set(found)
+        for index, node in enumerate(graph.indexer):
+            stays = index in found or (node.op in _REDUCTIONS and node.attr("dim") == 1)
+            if not stays:
+                found -= {ref.node for ref in node.inputs}
+        found = {
+            index
+            for index in found
+            if graph.indexer[index].op == "GeMM"
+            or found.issuperset(ref.node for ref in graph.indexer[index].inputs)
+        }
+    return found
 
 
 def _bound(graph: FlowGraph, node: Node, finite: set[Ref]) -> tuple[Ref, Ref, Ref] | None:

@@ -102,8 +102,7 @@ class ProductLines(TileLines):
         x, y = pairs[0]
         over_x = not x.blocks
         over = x if over_x else y
-        out = ""
-        axis = 2 if over_x else 1
+        parts, out = [], "0.0"
         for at in range(over.rows):
             by_width: dict[int, list[str]] = {}
             for pair in pairs:
@@ -119,9 +118,12 @@ class ProductLines(TileLines):
             total = " + ".join(
                 f"tl.sum({' + '.join(texts)}, 2, keep_dims=True)" for texts in by_width.values()
             )
-            out = self.let(f"tl.where({self.index(axis, over.height)} == {at}, {total}, {out or '0.0'})")
-        found = Tile(y.rows, (Part(out, x.rows, x.height),), True)
-        return self.counted(self.as_cut(found), sum(part.width for pair in pairs for part in pair[0].parts))
+            if over_x:
+                parts.append(Part(self.let(total), 1, 1))
+            else:
+                out = self.let(f"tl.where({self.index(1, over.height)} == {at}, {total}, {out})")
+        found = Tile(y.rows, tuple(parts) if over_x else (Part(out, 1, 1),), True)
+        return self.counted(found, sum(part.width for pair in pairs for part in pair[0].parts))
 
     def _product_by_rows(self, x: Tile, y: Tile) -> Tile:
         """A row of one operand at a time: of the one without blocks, or with fewer rows."""
@@ -154,10 +156,7 @@ class ProductLines(TileLines):
         if not x.memory:
             chosen = f"tl.where({self.index(1, x.height)} == {row}, {part.name}, 0.0)"
             return f"tl.sum({chosen}, 1, keep_dims=True)"
-        mask = self.inside(1, part.cols, part.width)
-        guard = f", mask={mask}, other=0.0" if mask else ""
-        place = self.offsets(1, x.cols, first, part.width)
-        return f"tl.load({x.memory.format(row=row)} + ({place}){guard}).to(tl.float32)"
+        return self.plain(x.memory.format(row=row), 1, part.cols, first, part.width, 0)
 
     def _on_tensor_cores(self, x: Tile, y: Tile) -> bool:
         if not self.tensor_cores or x.blocks == y.blocks:
@@ -175,14 +174,8 @@ class ProductLines(TileLines):
             for a, b in zip(block.parts, row.parts, strict=True):
                 left, right = (self.without_padding(t, p, 2, "0.0") for t, p in ((block, a), (row, b)))
                 if row.memory:  # read with room for as many rows as `tl.dot` wants
-                    masks = f"({self.index(1, n)} < {row.rows})" if row.rows < n else ""
-                    masks += (
-                        f"{' & ' if masks else ''}({self.index(2, b.width)} < {b.cols})" if b.padded else ""
-                    )
-                    guard = f", mask={masks}, other=0.0" if masks else ""
-                    place = self.offsets(1, row.cols, first, b.width)
-                    pointer = row.memory.format(row=self.index(1, n))
-                    right = self.let(f"tl.load({pointer} + ({place}){guard}).to(tl.float32)")
+                    pointer, _, step = row.memory.partition(" + {row} * ")
+                    right = self.let(self.plain(pointer, row.rows, b.cols, first, b.width, step, n))
                 total = self.let(self._matmul(*pair, left, right, a.width, total))
                 first += a.cols
         return self._from_matmul(x, y, total)

@@ -14,7 +14,7 @@ from vortex.ops.weighted import taps
 from vortex.runtime.device import DeviceStep, StepSize
 from vortex.runtime.dtypes import TORCH_DTYPES
 from vortex.targets.compiled import CompiledGraph
-from vortex.targets.rewrite import bound_as_products
+from vortex.targets.rewrite import bound_as_products, rows_as_columns
 from vortex.targets.triton import module as modules
 from vortex.targets.triton.buffers import ProgramBuffers, programs, tile_slots, tiles_of_row, warps
 from vortex.targets.triton.layout import Layout
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 PROTOCOL_CHUNK = 32
 """Blocks of a piece of work where the caller does not say: `workload_chunk_size`."""
+STAGES = 1
+"""Of Triton's own pipelines, which would hold tiles in shared memory: programs overlap instead."""
 _BFLOAT16 = (torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
 _FLOAT16 = (torch.float16, torch.float8_e4m3fn, torch.float8_e5m2)
 
@@ -61,7 +63,7 @@ class TritonProgram(CompiledGraph):
 
     def rewritten(self, graph: FlowGraph) -> FlowGraph:
         # Summaries that overflow a narrow format are infinite, and 0 * inf is not what the bound says.
-        return graph if self.dtype == "float16" else bound_as_products(graph)
+        return rows_as_columns(graph if self.dtype == "float16" else bound_as_products(graph))
 
     @property
     def source(self) -> str:
@@ -119,7 +121,9 @@ class TritonProgram(CompiledGraph):
         if grid == 0:
             return
         function = getattr(modules.load(modules.written_once(self.source, self.cache_dir)), kernel.name)
-        function[(grid,)](*[given[name] for name in kernel.parameters], num_warps=num_warps, num_stages=1)
+        function[(grid,)](
+            *[given[name] for name in kernel.parameters], num_warps=num_warps, num_stages=STAGES
+        )
 
     def _given(
         self, layer: LayerCache, tensors: dict[str, torch.Tensor], device: torch.device

@@ -145,6 +145,8 @@ class TileLines:
         """Numbers at `pointer` (`[BN, 1, 1]` if they differ between blocks), row-major, zeros as padding."""
 
         def part(first: int, count: int, width: int) -> str:
+            if not blocks and width > 1:
+                return self.plain(pointer, rows, count, first, width, cols if stride is None else stride)
             masks = " & ".join(text for text in (mask, self.inside(rows, count, width)) if text)
             guard = f", mask={masks}, other=0.0" if masks else ""
             place = self.offsets(rows, cols, first, width, stride)
@@ -153,6 +155,33 @@ class TileLines:
         step = cols if stride is None else stride
         memory = "" if mask else (f"{pointer} + {{row}} * {step}" if rows > 1 else pointer)
         return replace(self.tile(rows, cols, blocks, part), exact=exact, memory=memory)
+
+    def plain(
+        self, pointer: str, rows: int, count: int, first: int, width: int, stride: str | int, height: int = 0
+    ) -> str:
+        """A load of one row or of a matrix, which is no tile before it is read: so it takes the layout of the
+        blocks that it meets, and they keep theirs."""
+        height = height or power_of_two(rows)
+        col, row = self.span(width), self.span(height) if height > 1 else ""
+        place = f"{first} + {col}" if first else col
+        masks = [f"({col} < {count})"] if count != width else []
+        if row:
+            masks = [mask.replace(col, f"{col}[None, :]") for mask in masks]
+            masks += [f"({row}[:, None] < {rows})"] if height != rows else []
+            place = f"{row}[:, None] * {stride} + {place}[None, :]"
+            if first:
+                place = f"{row}[:, None] * {stride} + ({first} + {col})[None, :]"
+        guard = f", mask={' & '.join(masks)}, other=0.0" if masks else ""
+        expanded = "[None, :, :]" if row else "[None, None, :]"
+        return f"tl.load({pointer} + ({place}){guard}).to(tl.float32){expanded}"
+
+    def span(self, size: int) -> str:
+        """The indices of an axis, as a vector."""
+        name = f"span_{size}"
+        if name not in self._indices:
+            self._indices.add(name)
+            self.head.add(f"{name} = tl.arange(0, {size})")
+        return name
 
     def store(self, pointer: str, tile: Tile, mask: str = "", value: str = "{}") -> None:
         """The inverse of `load`."""
@@ -171,9 +200,11 @@ class TileLines:
     # ops
 
     def each(self, expression: str, *tiles: Tile) -> Tile:
-        if len(tiles) > 1:
-            tiles = tuple(map(self.as_cut, tiles))
         rows, cols = max(tile.rows for tile in tiles), max(tile.cols for tile in tiles)
+        cuts = {tile.cut for tile in tiles if tile.cols == cols}
+        heights = {tile.height for tile in tiles if tile.rows == rows}
+        if len(cuts) > 1 or len(heights) > 1:
+            tiles = tuple(map(self.as_cut, tiles))
         shape = next(tile for tile in tiles if tile.cols == cols)
         parts = []
         for at, part in enumerate(shape.parts):
@@ -213,9 +244,14 @@ class TileLines:
     def as_cut(self, x: Tile) -> Tile:
         """A tile with the padding that others of its size have."""
         wanted, height = parts_of(x.cols), power_of_two(x.rows)
-        cut = tuple((part.cols, part.width) for part in x.parts)
+        cut = x.cut
         if cut == wanted and x.height == height:
             return x
+        if len(cut) == x.cols > 1 and len(wanted) == 1 and x.height == height:
+            name = "0.0"
+            for at, part in enumerate(x.parts):
+                name = f"tl.where({self.index(2, wanted[0][1])} == {at}, {part.name}, {name})"
+            return Tile(x.rows, (Part(self.let(name), *wanted[0]),), x.blocks)
         if len(cut) != 1 or len(wanted) != 1:
             return self.arranged(x, x.rows, x.cols, "{row}", "{col}")
         name, count = x.parts[0].name, self.blocks if x.blocks else "1"

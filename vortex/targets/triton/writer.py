@@ -14,7 +14,10 @@ class TileWriter(ProductLines):
         if (x.rows if dim == 1 else x.cols) == 1:
             return x
         expressions = [
-            self.folded(self.without_padding(x, part, dim, NEUTRAL[how]), dim, how) for part in x.parts
+            self.folded(self.without_padding(x, part, dim, NEUTRAL[how]), dim, how)
+            if dim == 1 or part.width > 1
+            else part.name
+            for part in x.parts
         ]
         if dim == 1:
             made = zip(x.parts, expressions, strict=True)
