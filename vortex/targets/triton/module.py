@@ -42,11 +42,15 @@ def written(text: str, folder: str | None = None) -> Path:
 
 
 @lru_cache(maxsize=512)
-def load(path: Path) -> ModuleType:
-    """The module in a file, imported once."""
+def load(text: str, folder: str | None = None) -> ModuleType:
+    """The module of a text, imported once a process. What Triton compiles of it is kept in `folder` too, if
+    one is named and the environment does not say where (`TRITON_CACHE_DIR`)."""
     from vortex.kernels.triton_setup import triton  # before a kernel is defined
 
     del triton
+    if folder is not None:
+        os.environ.setdefault("TRITON_CACHE_DIR", str(cache_folder(folder) / "triton" / "compiled"))
+    path = written(text, folder)
     name = f"vortex_generated_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
@@ -55,9 +59,3 @@ def load(path: Path) -> ModuleType:
     sys.modules[name] = module  # the interpreter reads a kernel's source through it
     spec.loader.exec_module(module)
     return module
-
-
-@lru_cache(maxsize=512)
-def written_once(text: str, folder: str | None) -> Path:
-    """`written`, once a process."""
-    return written(text, folder)

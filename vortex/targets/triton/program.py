@@ -120,7 +120,7 @@ class TritonProgram(CompiledGraph):
     def _launch(self, kernel: KernelSource, given: dict[str, Any], grid: int, num_warps: int) -> None:
         if grid == 0:
             return
-        function = getattr(modules.load(modules.written_once(self.source, self.cache_dir)), kernel.name)
+        function = getattr(modules.load(self.source, self.cache_dir), kernel.name)
         function[(grid,)](
             *[given[name] for name in kernel.parameters], num_warps=num_warps, num_stages=STAGES
         )
