@@ -15,14 +15,14 @@ from vortex.targets import LayerCache
 REQUESTS, TOKENS = 16, 32 << 10
 
 
-def layer_launches(
+def recorded_layer(
     graph: FlowGraph,
     model: Model,
     config: VortexConfig,
     kv: torch.dtype = torch.bfloat16,
     tokens: int = TOKENS,
-) -> list[Launch]:
-    """Of `attend`, then of the cache stage as prefill runs it; for bfloat16 queries."""
+) -> tuple[DeviceDecode, list[Launch]]:
+    """A layer, and the launches of `attend` with bfloat16 queries."""
     block_size = config.block_size or 16
     geometry = model.geometry(block_size)
     latent = model.latent[0] if model.latent else 0
@@ -45,5 +45,18 @@ def layer_launches(
     with recording(run=False) as made:
         decode.plan(torch.zeros(REQUESTS, dtype=torch.int32))
         decode.attend(0, q, 0.1)
+    return decode, made
+
+
+def layer_launches(
+    graph: FlowGraph,
+    model: Model,
+    config: VortexConfig,
+    kv: torch.dtype = torch.bfloat16,
+    tokens: int = TOKENS,
+) -> list[Launch]:
+    """Of `attend`, then of the cache stage as prefill runs it."""
+    decode, made = recorded_layer(graph, model, config, kv, tokens)
+    with recording(run=False) as more:
         decode.summarize(0, torch.arange(2))
-    return made
+    return made + more
