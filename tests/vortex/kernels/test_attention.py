@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,9 @@ from hypothesis import strategies as st
 from tests.vortex.kernels.attention_steps import DEVICE, Case, Request, Shape
 from vortex.kernels.attention import SparseDecode
 
+GPU = DEVICE.type == "cuda"
+DTYPES = [torch.float32, torch.bfloat16] if GPU else [torch.float32]
+"""Triton serves float32; on a GPU, the CUDA kernels serve most of what has 16 bits."""
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 MIXED = [
     Request(301),
@@ -41,21 +45,33 @@ def run(case: Case, times: int = 1) -> torch.Tensor:
     return out
 
 
-@pytest.mark.parametrize("block_size", [8, 16, 32, 64, 128])
-def test_block_sizes(block_size: int) -> None:
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("block_size", [4, 8, 16, 32, 64, 128])
+def test_block_sizes(block_size: int, dtype: torch.dtype) -> None:
     scale = max(1, block_size // 16)
     requests = [Request(r.tokens * scale, r.chosen, r.pieces) for r in MIXED]
-    run(Case(Shape(block_size=block_size, heads=1), requests))
+    run(Case(Shape(block_size=block_size, heads=1, dtype=dtype), requests))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("group", [1, 2, 3, 8, 16, 20])
-def test_groups(group: int) -> None:
-    run(Case(Shape(group=group), MIXED))
+def test_groups(group: int, dtype: torch.dtype) -> None:
+    run(Case(Shape(group=group, dtype=dtype), MIXED))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("dim", [16, 24, 64, 80, 96, 128, 192, 256])
-def test_head_dims(dim: int) -> None:
-    run(Case(Shape(dim=dim, heads=1), MIXED))
+def test_head_dims(dim: int, dtype: torch.dtype) -> None:
+    run(Case(Shape(dim=dim, heads=1, dtype=dtype), MIXED))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rope", [0, 64])
+def test_more_parts_than_programs(rope: int, dtype: torch.dtype) -> None:
+    """And more of a row than there are slices to merge; on a GPU, with programs that cannot wait."""
+    requests = [Request(700, chosen=20, pieces=3), Request(1300, pieces=40)] * (40 if GPU else 1)
+    shape = Shape(heads=1, group=4, dim=512, rope=64) if rope else Shape(heads=1, dim=128, group=8)
+    run(Case(replace(shape, dtype=dtype), requests), times=2)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -69,6 +85,8 @@ def test_number_formats(dtype: torch.dtype, kv_dtype: torch.dtype | None, shared
     ("values", "rope", "group", "dtype"),
     [
         (512, 64, 20, torch.bfloat16),
+        (512, 64, 8, torch.float16),
+        (512, 64, 33, torch.bfloat16),
         (128, 32, 4, torch.float32),
         (48, 16, 128, torch.bfloat16),
         (512, 64, 3, torch.float32),
@@ -143,9 +161,17 @@ REQUESTS = st.builds(
     heads=st.integers(1, 3),
     group=st.integers(1, 5),
     dim=st.sampled_from([16, 40, 64]),
+    dtype=st.sampled_from(DTYPES),
     seed=st.integers(0, 1000),
 )
 def test_random_steps(
-    requests: list[Request], block_size: int, heads: int, group: int, dim: int, seed: int
+    requests: list[Request],
+    block_size: int,
+    heads: int,
+    group: int,
+    dim: int,
+    dtype: torch.dtype,
+    seed: int,
 ) -> None:
-    run(Case(Shape(heads=heads, group=group, dim=dim, block_size=block_size), requests, seed))
+    shape = Shape(heads=heads, group=group, dim=dim, block_size=block_size, dtype=dtype)
+    run(Case(shape, requests, seed))
