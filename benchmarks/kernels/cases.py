@@ -50,9 +50,8 @@ class Model:
         return self.heads * self.head_dim * (2 if self.kv_lora_rank else 4)
 
 
-QWEN3_8B = Model("Qwen3-8B", 8, 4, 128)
+QWEN3_8B = Model("Qwen3-8B", 8, 4, 128)  # and Llama-3.1-8B
 QWEN3_1_7B = Model("Qwen3-1.7B", 8, 2, 128)
-LLAMA_31_8B = Model("Llama-3.1-8B", 8, 4, 128)
 GLM_47_FLASH = Model("GLM-4.7-Flash", 1, 20, 576, 512, block_size=32, scale=256**-0.5)
 
 
