@@ -44,7 +44,7 @@ def numbers(count: int) -> torch.Tensor:
     return torch.cat((spread, edges, -edges, special))
 
 
-@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2])
 def test_conversions_round_to_the_nearest(dtype: torch.dtype) -> None:
     x = numbers(500)
