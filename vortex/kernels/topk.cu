@@ -4,8 +4,9 @@
 //
 // Scores become integer keys of the same order. A first pass counts keys in bins that end at the row's
 // largest key and are fine enough to decide most rows; further passes split the bin that holds the k-th
-// key. Then one pass in place order writes the list. A block of threads, or a cluster of them for a long
-// row, holds the keys of a row in registers, so that scores are read once.
+// key, unless so few of it are wanted that an approximate selection may take any. Then one pass in place
+// order makes the list. A block of threads, or a cluster of them for a long row, holds the keys of a row in
+// registers, so that scores are read once; a row that does not fit is read again in every pass.
 //
 // Compiled once per kind of scores, with SCORE (float, __half or __nv_bfloat16) and SELECTIONS (1, or 2
 // whose union is listed) defined.
@@ -21,6 +22,7 @@ struct Step {
     int *lists, *tokens;
     int rows, heads, share, blocks, table_width, list_width, block_size, bos, eos;
     int quotas[2];     // blocks of each selection; -1: as many as the plan says
+    int ahead;         // whether scores are loaded before their number is known
     double tolerance;  // share of a selection that may be wrong
 };
 
@@ -84,39 +86,39 @@ template <> struct Keys<__half> : PairKeys<plus_zero_half> {};
 
 using K = Keys<SCORE>;
 
-// The scores of a row at places [first, last), dealt out so that a warp has a run of places: vector j of a
-// lane is 32 j after its first, `start`.
+// The scores of a row, `width` of them allocated, dealt out so that a warp has a run of places: vector j of a
+// lane is 32 j after its first, `start`. `count` are worth loading.
 template <int HELD> struct Row {
     const SCORE* scores;
-    int first, last, start, vectors;
-    bool aligned;
+    int width, count, start, vectors;
+    int first = 0, last = 0;  // places that may be chosen
     uint4 held[HELD ? HELD : 1];
 
-    __device__ Row(const SCORE* scores, int first, int last, int start, int vectors)
-        : scores(scores), first(first), last(last), start(start), vectors(vectors) {
-        aligned = reinterpret_cast<size_t>(scores) % sizeof(uint4) == 0;
-        if constexpr (HELD > 0) {
+    __device__ Row(const SCORE* scores, int width, int count, int start, int vectors)
+        : scores(scores), width(width), count(count), start(start), vectors(vectors) {
 #pragma unroll
-            for (int j = 0; j < HELD; ++j) held[j] = load(j);
-        }
+        for (int j = 0; j < HELD; ++j) held[j] = load(j);
     }
 
     __device__ int place(int j) const { return (start + 32 * j) * K::COUNT; }
 
     __device__ uint4 load(int j) const {
         const int at = place(j);
-        const bool whole = at >= first && at + K::COUNT <= last;
-        uint4 keys = {0, 0, 0, 0};
-        if (at >= last || at + K::COUNT <= first) return keys;
-        if (whole && aligned) {
-            keys = *reinterpret_cast<const uint4*>(scores + at);
-        } else {
+        uint4 bits = {0, 0, 0, 0};
+        if (at >= count) return bits;
+        if (reinterpret_cast<size_t>(scores) % sizeof(uint4) == 0 && at + K::COUNT <= width)
+            return *reinterpret_cast<const uint4*>(scores + at);
 #pragma unroll
-            for (int i = 0; i < K::COUNT; ++i)
-                if (at + i >= first && at + i < last) K::put(keys, i, scores[at + i]);
-        }
-        keys = {K::word(keys.x), K::word(keys.y), K::word(keys.z), K::word(keys.w)};
-        if (!whole) {
+        for (int i = 0; i < K::COUNT; ++i)
+            if (at + i < width) K::put(bits, i, scores[at + i]);
+        return bits;
+    }
+
+    __device__ uint4 keys(uint4 bits, int j) const {
+        const int at = place(j);
+        if (at >= last || at + K::COUNT <= first) return {0, 0, 0, 0};
+        uint4 keys = {K::word(bits.x), K::word(bits.y), K::word(bits.z), K::word(bits.w)};
+        if (at < first || at + K::COUNT > last) {
 #pragma unroll
             for (int i = 0; i < K::COUNT; ++i)
                 if (at + i < first || at + i >= last) K::drop(keys, i);
@@ -124,9 +126,16 @@ template <int HELD> struct Row {
         return keys;
     }
 
+    // From here on places outside of [first, last) have no score.
+    __device__ void limit(int from, int to) {
+        first = from, last = to;
+#pragma unroll
+        for (int j = 0; j < HELD; ++j) held[j] = keys(held[j], j);
+    }
+
     __device__ uint4 vector(int j) const {
         if constexpr (HELD > 0) return held[j];
-        return load(j);
+        return keys(load(j), j);
     }
 };
 
@@ -140,9 +149,11 @@ template <int HELD, typename F> __device__ void for_vectors(int vectors, F f) {
     }
 }
 
-template <int HELD, typename F> __device__ void for_keys(const Row<HELD>& row, F f) {
+// f(key) for the keys of a lane's vectors that have one from `least` on.
+template <int HELD, typename F> __device__ void for_keys(const Row<HELD>& row, u32 least, F f) {
     for_vectors<HELD>(row.vectors, [&](int j) {
         const uint4 keys = row.vector(j);
+        if (K::largest(keys) < least) return;
 #pragma unroll
         for (int i = 0; i < K::COUNT; ++i) f(K::get(keys, i));
     });
@@ -170,7 +181,7 @@ struct Threshold {
 
 // The threads that share a row: a block, or a cluster of blocks.
 template <int THREADS, bool CLUSTER> struct Team {
-    static constexpr int WARPS = THREADS / 32, OWN = BINS / THREADS;
+    static constexpr int THREADS_A_BLOCK = THREADS, WARPS = THREADS / 32, OWN = BINS / THREADS;
     Shared& shared;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int rank = 0, ranks = 1;
@@ -201,17 +212,26 @@ template <int THREADS, bool CLUSTER> struct Team {
         return __reduce_max_sync(ALL, most);
     }
 
-    __device__ void count(u32 bin) const { atomicAdd(&shared.bins[turn][bin], 1u); }
+    __device__ u32 bin(u32 index) const {
+        return u32(__cvta_generic_to_shared(&shared.bins[turn][0])) + index * sizeof(u32);
+    }
 
-    // Where counting from the highest bin down reaches `need`. Ends the filling of these bins.
-    __device__ Bin search(u32 need) {
-        sync();
+    // Adds one at `bin(index)` where `key` is at least `least`.
+    static __device__ void count(u32 bin, u32 key, u32 least) {
+        asm volatile("{.reg .pred p; setp.ge.u32 p, %1, %2; @p red.shared.add.u32 [%0], 1;}"
+                     ::"r"(bin), "r"(key), "r"(least) : "memory");
+    }
+
+    // Where counting from the highest bin down reaches `need`, in this block alone or in all of the team's.
+    // Ends the filling of these bins.
+    template <bool ALONE = false> __device__ Bin search(u32 need) {
+        ALONE ? __syncthreads() : sync();
         if (threadIdx.x == 0) shared.found.size = 0;
         u32 own[OWN], sum = 0;
 #pragma unroll
         for (int i = 0; i < OWN; ++i) own[i] = 0;
-        for (int r = 0; r < ranks; ++r) {
-            const u32* bins = peer(r).bins[turn] + threadIdx.x * OWN;
+        for (int r = ALONE ? rank : 0; r < (ALONE ? rank + 1 : ranks); ++r) {
+            const u32* bins = (ALONE ? shared : peer(r)).bins[turn] + threadIdx.x * OWN;
 #pragma unroll
             for (int i = 0; i < OWN; ++i) own[i] += bins[i];
         }
@@ -240,22 +260,32 @@ template <int THREADS, bool CLUSTER> struct Team {
         return shared.found;
     }
 
-    // Sums of (x, y) over the threads before this warp, and over all.
+    // Sums of two numbers: over the blocks before this one, this block's warps before this one, this block,
+    // and all blocks.
     struct Sums {
-        u32 x, y, all;
+        uint2 blocks, warps, own, all;
     };
     __device__ Sums sums(u32 x, u32 y) const {
         x = __reduce_add_sync(ALL, x), y = __reduce_add_sync(ALL, y);
         if (lane == 0) shared.counts[warp] = {x, y};
         sync();
-        u32 all = 0;
-        x = y = 0;
-        for (int r = 0; r < ranks; ++r) {
-            const uint2 part = lane < WARPS ? peer(r).counts[lane] : uint2{0, 0};
-            all += part.x;
-            if (r < rank || (r == rank && lane < warp)) x += part.x, y += part.y;
+        const uint2 none = {0, 0}, own = lane < WARPS ? shared.counts[lane] : none;
+        Sums out = {none, reduced(lane < warp ? own : none), reduced(own), none};
+        out.all = out.own;
+        if constexpr (CLUSTER) {
+            uint2 before = none, all = none;
+            for (int r = 0; r < ranks; ++r) {
+                const uint2 part = lane < WARPS ? peer(r).counts[lane] : none;
+                all.x += part.x, all.y += part.y;
+                if (r < rank) before.x += part.x, before.y += part.y;
+            }
+            out.blocks = reduced(before), out.all = reduced(all);
         }
-        return {__reduce_add_sync(ALL, x), __reduce_add_sync(ALL, y), __reduce_add_sync(ALL, all)};
+        return out;
+    }
+
+    static __device__ uint2 reduced(uint2 part) {
+        return {__reduce_add_sync(ALL, part.x), __reduce_add_sync(ALL, part.y)};
     }
 };
 
@@ -274,19 +304,25 @@ template <int HELD, typename T> __device__ Threshold find(T& team, const Row<HEL
     for_vectors<HELD>(row.vectors, [&](int j) { best = max(best, K::largest(row.vector(j))); });
     const u32 high = team.largest(best) >> K::COARSE;
     const u32 base = high < BINS ? 0 : high - (BINS - 1);
-    for_keys(row, [&](u32 key) {
-        const u32 bin = (key >> K::COARSE) - base;
-        if (key != 0 && bin < BINS) team.count(bin);
-    });
+    u32 least = max(base << K::COARSE, 1);
+    if (HELD != 1 && 2 * k <= T::THREADS_A_BLOCK) {
+        // The k-th best of the threads' best keys is no better than the k-th best key: fewer keys to count.
+        team.count(team.bin((best >> K::COARSE) - base), best, least);
+        const Bin bound = team.template search<true>(k);
+        if (bound.size > 0) least = max(base + bound.index << K::COARSE, 1);
+    }
+    const u32 origin = team.bin(-base);
+    for_keys(row, least, [&](u32 key) { team.count(origin + (key >> K::COARSE) * sizeof(u32), key, least); });
     Bin bin = team.search(k);
     u32 prefix = base + bin.index;
     int shift = K::COARSE;
     if (bin.size == 0) prefix = 0, shift = K::BITS, bin = {0, k, ALL};  // the k-th key is below all bins
     while (shift > 0 && min(bin.need, bin.size - bin.need) > allowed) {
         const int digit = min(DIGIT, shift), rest = shift - digit;
-        for_keys(row, [&](u32 key) {
-            if (key != 0 && __funnelshift_rc(key, 0, shift) == prefix)
-                team.count(key >> rest & ((1 << digit) - 1));
+        const u32 from = max(u32(u64(prefix) << shift), 1);
+        for_keys(row, from, [&](u32 key) {
+            if (__funnelshift_rc(key, 0, shift) == prefix)
+                team.count(team.bin(key >> rest & ((1 << digit) - 1)), key, from);
         });
         bin = team.search(bin.need);
         prefix = prefix << digit | bin.index;
@@ -314,7 +350,8 @@ template <int HELD, typename T> __device__ void settle(T& team, const Row<HELD>&
     if (t.need == 0) return;
     u32 ties = 0;
     for_vectors<HELD>(row.vectors, [&](int j) { ties += __popc(marks(row.vector(j), t) >> 16); });
-    u32 before = team.sums(0, ties).y;
+    const auto sums = team.sums(0, ties);
+    u32 before = sums.blocks.y + sums.warps.y;
     for_vectors<HELD>(row.vectors, [&](int j) {
         const u32 bits = marks(row.vector(j), t) >> 16;
         const u32 through = scan(__popc(bits), team.lane);
@@ -339,42 +376,40 @@ __global__ void __launch_bounds__(THREADS) select(const SCORE* scores, Step step
     __shared__ Shared shared;
     Team<THREADS, CLUSTER> team(shared);
     asm volatile("griddepcontrol.wait;" ::: "memory");
-    const int index = blockIdx.x / team.ranks, request = index / step.heads;
-    const int n = step.n[request], chosen = step.chosen[request];
+    const int index = blockIdx.x / team.ranks, request = index / step.heads, bos = step.bos;
+    const int page = index / step.share, head = index % step.share;
     const bool listing = step.table != nullptr;
-    if (chosen <= 0 || (listing && chosen >= n)) return;
-
-    const int bos = step.bos, last = n - step.eos;
-    const int planned = listing ? chosen - bos - step.eos : chosen;
     const int threads = THREADS * team.ranks;
     const int vectors = HELD > 0 ? HELD : (step.blocks + K::COUNT * threads - 1) / (K::COUNT * threads);
     const int start = (team.rank * team.WARPS + team.warp) * 32 * vectors + team.lane;
     scores += size_t(index) * step.blocks;
+
+    const int worth = step.ahead ? step.blocks : step.n[request];
     Row<HELD> rows[SELECTIONS] = {
-        {scores, bos, last, start, vectors},
+        {scores, step.blocks, worth, start, vectors},
 #if SELECTIONS == 2
-        {scores + size_t(step.rows) * step.blocks, bos, last, start, vectors},
+        {scores + size_t(step.rows) * step.blocks, step.blocks, worth, start, vectors},
 #endif
     };
-    const int pages = index / step.share, head = index % step.share;
-    const int* table = step.table + size_t(pages) * step.table_width;
+    const int n = step.n[request], chosen = step.chosen[request], tokens = listing ? step.seq_len[request] : 0;
+    if (chosen <= 0 || (listing && chosen >= n)) return;
+
+    const int last = n - step.eos, planned = listing ? chosen - bos - step.eos : chosen;
+    const int* table = step.table + size_t(page) * step.table_width;
     int* list = step.lists + size_t(index) * step.list_width;
-    auto write = [&](int to, int place) {
-        if (to < step.list_width) list[to] = listing ? table[place] * step.share + head : place;
+    auto id = [&](int place) { return listing ? table[place] * step.share + head : place; };
+    auto put = [&](int to, int id) {
+        if (to < step.list_width) list[to] = id;
     };
-    auto reserve = [&](int count) {  // everything but the `count` chosen blocks
-        if (!listing || team.rank != 0) return;
-#pragma unroll 1
-        for (int i = threadIdx.x; i < bos + step.eos; i += THREADS)
-            i < bos ? write(i, i) : write(i + count, last - bos + i);
-        if (threadIdx.x == 0)
-            step.tokens[index] = step.seq_len[request] - (last - bos - count) * step.block_size;
-    };
+    const int reserved = listing && team.rank == 0 ? bos + step.eos : 0;
+    auto reserved_place = [&](int i) { return i < bos ? i : last - bos + i; };
+    const int early = threadIdx.x < reserved ? id(reserved_place(threadIdx.x)) : 0;
+
     Threshold thresholds[SELECTIONS];
 #pragma unroll
     for (int s = 0; s < SELECTIONS; ++s) {
+        rows[s].limit(bos, last);
         const u32 k = max(min(step.quotas[s] < 0 ? planned : step.quotas[s], last - bos), 0);
-        if constexpr (SELECTIONS == 1) reserve(k);
         thresholds[s] = find<HELD>(team, rows[s], k, u32(step.tolerance * k));
         if constexpr (SELECTIONS > 1) settle<HELD>(team, rows[s], thresholds[s]);
     }
@@ -391,22 +426,36 @@ __global__ void __launch_bounds__(THREADS) select(const SCORE* scores, Step step
         const u32 bits = marked(j);
         above += __popc(bits & 0xFFFF), ties += __popc(bits >> 16);
     });
-    auto before = team.sums(above, ties);
+    const auto sums = team.sums(above, ties);
 
+    // The chosen places, by rank; those of this block begin at `from`. The bins are free to hold them.
     const u32 need = SELECTIONS > 1 ? 0 : thresholds[0].need, front = listing ? bos : 0;
-    if constexpr (SELECTIONS > 1) reserve(before.all);
+    const u32 from = sums.blocks.x + min(sums.blocks.y, need);
+    const u32 to = sums.blocks.x + sums.own.x + min(sums.blocks.y + sums.own.y, need);
+    u32* staged = shared.bins[0];
+    uint2 before = {sums.blocks.x + sums.warps.x, sums.blocks.y + sums.warps.y};
     for_vectors<HELD>(vectors, [&](int j) {
         const u32 bits = marked(j), own = __popc(bits & 0xFFFF) | __popc(bits >> 16) << 16;
         if (!__any_sync(ALL, own)) return;
         const u32 through = scan(own, team.lane), all = __shfl_sync(ALL, through, 31);
         u32 x = before.x + (through & 0xFFFF) - (own & 0xFFFF), y = before.y + (through >> 16) - (own >> 16);
         for (u32 left = (bits | bits >> 16) & 0xFFFF; left; left &= left - 1) {
-            const bool chosen = bits & left & -left;
-            if (chosen || y < need) write(front + x + min(y, need), rows[0].place(j) + __ffs(left) - 1);
-            chosen ? ++x : ++y;
+            const int place = rows[0].place(j) + __ffs(left) - 1;
+            const u32 rank = x + min(y, need);
+            if (bits & left & -left) ++x;
+            else if (y++ >= need) continue;
+            if (rank - from < 2 * BINS) staged[rank - from] = place;
+            else put(front + rank, id(place));
         }
         before.x += all & 0xFFFF, before.y += all >> 16;
     });
+    __syncthreads();
+    for (u32 i = threadIdx.x; i < min(to - from, 2 * BINS); i += THREADS) put(front + from + i, id(staged[i]));
+    const int count = sums.all.x + need;
+    for (int i = threadIdx.x; i < reserved; i += THREADS)
+        put(i < bos ? i : i + count, i < THREADS ? early : id(reserved_place(i)));
+    if (reserved > 0 && threadIdx.x == 0)
+        step.tokens[index] = tokens - (last - bos - count) * step.block_size;
     if constexpr (CLUSTER) team.sync();  // others read this block's sums
 }
 
@@ -437,13 +486,13 @@ extern "C" int topk(const void* scores, const void* given, int threads, int held
     if (threads == THREADS && held == HELD && (ranks > 1) == CLUSTER)      \
         return launch<THREADS, HELD, CLUSTER>(scores, *step, ranks, stream)
     SHAPE(256, 1, false);
+    SHAPE(256, 4, false);
     SHAPE(512, 1, false);
+    SHAPE(512, 4, false);
     SHAPE(1024, 1, false);
     SHAPE(1024, 2, false);
     SHAPE(1024, 4, false);
     SHAPE(1024, 0, false);
-    SHAPE(1024, 1, true);
-    SHAPE(1024, 2, true);
     SHAPE(1024, 4, true);
     SHAPE(1024, 0, true);
     return cudaErrorInvalidConfiguration;

@@ -20,8 +20,8 @@ from vortex.runtime.device import DeviceStep
 
 SCORES = {torch.float32: "float", torch.float16: "__half", torch.bfloat16: "__nv_bfloat16"}
 """Formats of scores, and what CUDA calls them."""
-THREADS, LOAD, MOST_HELD, MOST_RANKS = 1024, 16, 4, 8
-"""Threads of the largest block; bytes of a load; loads that a thread keeps; blocks of the largest cluster."""
+LOAD, MOST_RANKS = 16, 8
+"""Bytes of a load; blocks of the largest cluster."""
 
 
 @dataclass(frozen=True)
@@ -34,22 +34,27 @@ class Shape:
     ranks: int
 
 
+ONE_BLOCK = tuple(Shape(*x, 1) for x in ((256, 1), (512, 1), (1024, 1), (1024, 2), (1024, 4)))
+"""For rows of which each has a multiprocessor of its own: the quickest for one row, by size."""
+MANY_ROWS = tuple(Shape(*x, 1) for x in ((256, 1), (512, 1), (256, 4), (512, 4), (1024, 4)))
+"""For more rows than multiprocessors: the most rows in flight."""
+
+
 def shape_of(rows: int, blocks: int, dtype: torch.dtype, processors: int) -> Shape:
-    """The shape for `rows` of up to `blocks` scores on a GPU of so many multiprocessors."""
+    """The shape for `rows` of up to `blocks` scores on a GPU of so many multiprocessors, as measured on an
+    H200 (`benchmarks.kernels`)."""
     loads = -(-blocks * dtype.itemsize // LOAD)
-    if loads <= THREADS:
-        return Shape(next(t for t in (256, 512, THREADS) if loads <= t), 1, 1)
-    held = ranks = 1
-    while THREADS * held * ranks < loads:
-        if ranks < MOST_RANKS and rows * ranks * 2 <= processors:
-            ranks *= 2
-        elif held < MOST_HELD:
-            held *= 2
-        elif ranks < MOST_RANKS:
-            ranks *= 2
-        else:
-            return Shape(THREADS, 0, ranks if rows * ranks <= processors else 1)
-    return Shape(THREADS, held, ranks)
+    for shape in ONE_BLOCK if rows <= processors else MANY_ROWS:
+        if loads <= shape.threads * shape.held:
+            return shape
+    largest = ONE_BLOCK[-1]
+    ranks = 2
+    while ranks < MOST_RANKS and loads > largest.threads * largest.held * ranks:
+        ranks *= 2
+    if rows * ranks > processors:
+        return Shape(largest.threads, 0, 1)
+    holds = loads <= largest.threads * largest.held * ranks
+    return Shape(largest.threads, largest.held if holds else 0, ranks)
 
 
 class Selector:
@@ -139,7 +144,7 @@ class _Job(ctypes.Structure):
             (name, ctypes.c_int)
             for name in ("rows", "heads", "share", "blocks", "table_width", "list_width", "block_size")
         ),
-        *((name, ctypes.c_int) for name in ("bos", "eos", "quota", "second_quota")),
+        *((name, ctypes.c_int) for name in ("bos", "eos", "quota", "second_quota", "ahead")),
         ("tolerance", ctypes.c_double),
     )
 
@@ -148,10 +153,11 @@ def _launch(
     job: _Job, scores: torch.Tensor, quotas: Sequence[int | None], shape: Shape | None = None
 ) -> None:
     job.quota, job.second_quota = (-1 if k is None else k for k in (*quotas, None)[:2])
-    device = torch.cuda.get_device_properties(scores.device)
+    target, processors = _gpu(scores.device)
     rows = scores.shape[1]
-    shape = shape or shape_of(rows, scores.shape[2], scores.dtype, device.multi_processor_count)
-    library = cuda.load(built(scores.dtype, len(scores), cuda.architecture(scores.device)))
+    shape = shape or shape_of(rows, scores.shape[2], scores.dtype, processors)
+    job.ahead = rows * shape.ranks <= 2 * processors
+    library = cuda.load(built(scores.dtype, len(scores), target))
     status = library.topk(
         cuda.pointer(scores),
         ctypes.byref(job),
@@ -161,6 +167,12 @@ def _launch(
         cuda.stream(),
     )
     cuda.check(status, "topk")
+
+
+@functools.cache
+def _gpu(device: torch.device) -> tuple[str, int]:
+    """Architecture and number of multiprocessors."""
+    return cuda.architecture(device), torch.cuda.get_device_properties(device).multi_processor_count
 
 
 @functools.cache

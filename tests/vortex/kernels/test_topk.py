@@ -243,9 +243,8 @@ def test_shapes_hold_a_row(rows: int, dtype: torch.dtype) -> None:
         assert shape.held == 0 or room >= blocks
 
 
-SHAPES = (Shape(256, 1, 1), Shape(512, 1, 1), Shape(1024, 1, 1), Shape(1024, 2, 1), Shape(1024, 4, 1))
-SHAPES += (Shape(1024, 0, 1), Shape(1024, 1, 2), Shape(1024, 1, 8), Shape(1024, 2, 4), Shape(1024, 4, 8))
-SHAPES += (Shape(1024, 0, 2), Shape(1024, 0, 8))
+SHAPES = (*dict.fromkeys(topk.ONE_BLOCK + topk.MANY_ROWS), Shape(1024, 0, 1))
+SHAPES += (Shape(1024, 4, 2), Shape(1024, 4, 8), Shape(1024, 0, 2), Shape(1024, 0, 8))
 
 
 @pytest.mark.skipif(DEVICE.type != "cuda", reason="shapes are of the kernel: VORTEX_DEVICE=cuda")
