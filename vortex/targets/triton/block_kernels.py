@@ -58,7 +58,7 @@ def block_kernel(
         f"        next_request, next_start, next_row = piece({given.format('item + 2 * turns')})",
     ]
     doc = f"Of each scored block: {ops_of(layout, stage.nodes) or 'copies'}."
-    return Body(f"blocks_{stage.number}", doc, tuple(lines), w.widest, w.scratch, w.fewest)
+    return Body(f"blocks_{stage.number}", doc, tuple(lines), w.widest, w.scratch, w.fewest, w.shape)
 
 
 def _partials(made: Kernel, stage: StagePlan, index: int) -> None:

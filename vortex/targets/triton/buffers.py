@@ -13,17 +13,21 @@ from vortex.targets.triton.source import KernelSource, ModuleSource
 
 TILE_NUMBERS = 2**13
 """Numbers that the widest tile of a program should hold: 64 registers a thread at 4 warps."""
+ROWS_BLOCKS = 16
+"""Blocks of a tile where the registers hold the rows that they are multiplied with."""
 MOST_SLOTS = 128
 """Tiles whose statistics a row stage reads at a time."""
 WARP_NUMBERS = 2**11
 """Numbers that a warp holds of the widest tile, at most, before there are more than 4 of them."""
-PROGRAMS_PER_PROCESSOR = 8
+MOST_PROGRAMS, MOST_WARPS, REGISTERS = 24, 32, 2**16
+"""Of one multiprocessor: programs and warps that are started on it, and its registers."""
 INTERPRETED_PROGRAMS = 3
 
 
 def tile_blocks(kernel: KernelSource, size: StepSize) -> int:
     """Blocks of a tile of a block stage: a part of a chunk, unless `tl.dot` needs more."""
-    return max(kernel.fewest, min(size.chunk, power_of_two(TILE_NUMBERS // kernel.widest + 1) // 2))
+    most = ROWS_BLOCKS if kernel.shape == "rows" else size.chunk
+    return max(kernel.fewest, min(most, size.chunk, power_of_two(TILE_NUMBERS // kernel.widest + 1) // 2))
 
 
 def tiles_of_row(size: StepSize, blocks: int) -> tuple[int, int]:
@@ -38,14 +42,26 @@ def tile_slots(kernel: KernelSource) -> int:
 
 
 def warps(kernel: KernelSource, blocks: int) -> int:
+    """Measured on an H200: rows are kept best by a warp of its own, matrices by 16 blocks a warp."""
+    if kernel.shape == "rows":
+        return 1
+    if kernel.shape == "dot":
+        return max(2, min(4, blocks // 16))
     return max(4, min(16, power_of_two(kernel.widest * blocks // WARP_NUMBERS)))
 
 
 def programs(device: torch.device) -> int:
-    """Programs that share the work of a kernel."""
+    """Programs that share the work of a kernel, at most."""
     if device.type != "cuda":
         return INTERPRETED_PROGRAMS
-    return PROGRAMS_PER_PROCESSOR * torch.cuda.get_device_properties(device).multi_processor_count
+    return MOST_PROGRAMS * torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def resident(programs: int, num_warps: int, registers: int) -> int:
+    """How many of at most `programs` are started: as many as run at a time, given the registers of a thread,
+    so that none of them waits for another one to finish its share."""
+    room = REGISTERS // (num_warps * 32 * (-(-max(registers, 1) // 8) * 8))
+    return programs * min(room, MOST_WARPS // num_warps, MOST_PROGRAMS) // MOST_PROGRAMS
 
 
 @dataclass

@@ -10,7 +10,7 @@ from vortex.graph.model import Ref, RefKind
 from vortex.ops.emit import Tile, power_of_two
 from vortex.targets.triton.layout import Layout
 from vortex.targets.triton.schedule import Schedule, StagePlan
-from vortex.targets.triton.tiles import Area
+from vortex.targets.triton.tiles import Area, Shape
 from vortex.targets.triton.writer import TileWriter
 
 
@@ -26,6 +26,7 @@ class Body:
     widest: int
     scratch: int
     fewest: int = 1
+    shape: Shape = "wide"
 
 
 class Kernel:

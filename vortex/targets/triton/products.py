@@ -13,7 +13,10 @@ _FEWEST_DOT = 16
 """The smallest size of any axis of `tl.dot`."""
 _LONGEST_DOT, _DOT_STREAM = 2**8, 2**6
 """Columns of the operands of a `tl.dot` that are held at once; of longer ones, how many at a time."""
-_UNROLLED_ROWS = 8
+_UNROLLED_ROWS, _UNROLLED = 8, 2**10
+"""Rows of a product that stay in registers, 16 threads to a row of blocks, and their numbers."""
+_STAGES = 3
+"""Of the loops that read operands as they are needed."""
 _STREAM, _SHORTEST_STREAM = 2**10, 2**3
 """Numbers a block of a product that is summed as its operands are read; the fewest columns at a time."""
 
@@ -74,7 +77,7 @@ class ProductLines(TileLines):
         """`out = line(x, y)` for `width` columns of each pair at a time, which are read when needed."""
         for pair in pairs:
             first = self.name("first_col")
-            self.area.add(f"for {first} in range(0, {pair[0].cols}, {width}):")
+            self.area.add(f"for {first} in tl.range(0, {pair[0].cols}, {width}, num_stages={_STAGES}):")
             loaded = []
             for tile in pair:
                 height = tile.height if tile.blocks else max(tile.height, fewest)
@@ -102,6 +105,7 @@ class ProductLines(TileLines):
         x, y = pairs[0]
         over_x = not x.blocks
         over = x if over_x else y
+        self.shape = "rows"
         parts, out = [], "0.0"
         for at in range(over.rows):
             by_width: dict[int, list[str]] = {}
@@ -205,6 +209,7 @@ class ProductLines(TileLines):
     def _from_matmul(self, x: Tile, y: Tile, total: str) -> Tile:
         block, row = (x, y) if x.blocks else (y, x)
         n = max(row.height, _FEWEST_DOT)
+        self.shape = "dot"
         self.fewest = max(self.fewest, -(-_FEWEST_DOT // block.height))
         if y.blocks:
             name = self.let(f"tl.reshape({total}, ({self.blocks}, {block.height}, {n}))")

@@ -16,7 +16,14 @@ from vortex.runtime.dtypes import TORCH_DTYPES
 from vortex.targets.compiled import CompiledGraph
 from vortex.targets.rewrite import bound_as_products, rows_as_columns
 from vortex.targets.triton import module as modules
-from vortex.targets.triton.buffers import ProgramBuffers, programs, tile_slots, tiles_of_row, warps
+from vortex.targets.triton.buffers import (
+    ProgramBuffers,
+    programs,
+    resident,
+    tile_slots,
+    tiles_of_row,
+    warps,
+)
 from vortex.targets.triton.layout import Layout
 from vortex.targets.triton.schedule import Schedule, StagePlan
 from vortex.targets.triton.source import KernelSource, generate
@@ -59,6 +66,8 @@ class TritonProgram(CompiledGraph):
         self.score_dtype = TORCH_DTYPES[dtype] if dtype in ("float16", "float32") else torch.bfloat16
         self.launches = len(self.module.kernels)
         """Kernels of `score`, besides the ops that run outside of them."""
+        self._registers: dict[tuple[str, int], int] = {}
+        """Of a thread of each kernel that was launched, by its warps."""
         self._weights: dict[tuple[int, torch.device], torch.Tensor] = {}
 
     def rewritten(self, graph: FlowGraph) -> FlowGraph:
@@ -114,16 +123,23 @@ class TritonProgram(CompiledGraph):
             tile, tiles = tiles_of_row(size, buffers.tiles[stage.number - 1])
             extra = {"SB": blocks, "TILE": tile, "tiles": tiles}
         extra["SCRATCH"] = kernel.scratch * blocks
-        most = buffers.programs if kernel.scratch or (stage and not stage.of_rows) else work
-        self._launch(kernel, {**given, **extra}, min(work, most), warps(kernel, blocks))
+        num_warps, most = warps(kernel, blocks), work
+        if stage is not None and not stage.of_rows:
+            registers = self._registers.get((kernel.name, num_warps), 0)
+            most = resident(buffers.programs, num_warps, registers) if registers else buffers.programs
+        elif kernel.scratch:
+            most = buffers.programs
+        self._launch(kernel, {**given, **extra}, min(work, most), num_warps)
 
     def _launch(self, kernel: KernelSource, given: dict[str, Any], grid: int, num_warps: int) -> None:
         if grid == 0:
             return
         function = getattr(modules.load(self.source, self.cache_dir), kernel.name)
-        function[(grid,)](
+        launched = function[(grid,)](
             *[given[name] for name in kernel.parameters], num_warps=num_warps, num_stages=STAGES
         )
+        if launched is not None:  # compiled, not interpreted
+            self._registers[kernel.name, num_warps] = launched.n_regs
 
     def _given(
         self, layer: LayerCache, tensors: dict[str, torch.Tensor], device: torch.device

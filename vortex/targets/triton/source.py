@@ -14,7 +14,7 @@ from vortex.targets.triton.layout import Layout
 from vortex.targets.triton.row_kernels import prologue, row_kernel
 from vortex.targets.triton.schedule import Schedule, StagePlan
 from vortex.targets.triton.summary import saved_fields, summary_function
-from vortex.targets.triton.tiles import without_unused
+from vortex.targets.triton.tiles import Shape, without_unused
 
 _CONSTANTS = (
     *("HEADS", "SHARE", "POOL_HEADS", "BLOCKS", "BOS", "EOS", "CHUNK"),
@@ -34,6 +34,7 @@ class KernelSource:
     widest: int
     scratch: int
     fewest: int = 1
+    shape: Shape = "wide"
     stage: StagePlan | None = None
 
 
@@ -151,4 +152,4 @@ def _function(body: Body, block_size: int, schedule: Schedule, *given: str) -> t
 
 def _kernel(body: Body, schedule: Schedule, stage: StagePlan | None) -> KernelSource:
     text, names = _text(body, schedule, ())
-    return KernelSource(body.name, names, text, body.widest, body.scratch, body.fewest, stage)
+    return KernelSource(body.name, names, text, body.widest, body.scratch, body.fewest, body.shape, stage)

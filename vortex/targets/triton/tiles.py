@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from vortex.ops.emit import How, Part, Tile, power_of_two
 
 NEUTRAL: dict[How, str] = {"max": "-float('inf')", "min": "float('inf')", "sum": "0.0"}
 PAIR: dict[How, str] = {"max": "maximum({}, {})", "min": "minimum({}, {})", "sum": "{} + {}"}
+Shape = Literal["wide", "rows", "dot"]
+"""What a kernel's registers hold above all: tiles; the rows that blocks are multiplied with; matrices."""
 _ASSIGNED = re.compile(r"\s*(\w+) = ")
 
 
@@ -41,6 +44,7 @@ class TileLines:
         self.head, self.area, self.blocks, self.tensor_cores = head, area, blocks, tensor_cores
         self.stem = "x"
         self.widest = self.fewest = 1
+        self.shape: Shape = "wide"
         self.scratch = 0
         self._names: set[str] = set()
         self._indices: set[str] = set()
