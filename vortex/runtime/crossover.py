@@ -35,8 +35,8 @@ class Rates:
 
 KEYS_AND_VALUES = Rates(dense_us=13.1, dense=4.21e6, launch_us=4.41, score=2.28e6, read=3.85e6)
 """2026-11-21: Qwen3-8B, 64 blocks of 16, centroid and Quest."""
-LATENTS = Rates(dense_us=51.0, dense=2.3e6, launch_us=11.0, score=4.0e6, read=0.95e6)
-"""2026-11-21: GLM-4.7-Flash, 64 blocks of 32, centroid and Quest."""
+LATENTS = Rates(dense_us=29.8, dense=3.29e6, launch_us=9.5, score=2.9e6, read=2.9e6)
+"""2026-11-21: GLM-4.7-Flash, 64 blocks of 32, centroid."""
 
 
 def crossover_of(
