@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from tests.vortex.targets.agreement import ON_CPU
 from vortex.config import VortexConfig
 from vortex.flow import trace_source
 from vortex.graph import FlowGraph
 from vortex.runtime.hooks import Hooks, ScoreInput
 from vortex.runtime.pool import PAGE, KVPool, PageTable
 from vortex.runtime.session import DecodeSession
-from vortex.targets import TARGETS
 
 HEADS, GROUP, DIM, BLOCK = 2, 4, 8, 16
 HEAD = """
@@ -151,7 +151,7 @@ def chosen(decode: Decode, row: int) -> set[int]:
     return {int(at) for at in positions[row]} - {0, n - 2, n - 1}
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", ON_CPU)
 def test_a_saved_field_runs_on_from_step_to_step(target: str) -> None:
     decode = Decode(RUNNING, target)
     running: dict[int, torch.Tensor] = {}
@@ -168,7 +168,7 @@ def test_a_saved_field_runs_on_from_step_to_step(target: str) -> None:
             assert chosen(decode, row) == best(score, 4, n)
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", ON_CPU)
 def test_a_request_field_belongs_to_its_row_and_layer(target: str) -> None:
     decode = Decode(SMOOTH_QUERY, target, layers=2)
     smooth = torch.zeros(len(LENGTHS) * HEADS, DIM)
@@ -184,7 +184,7 @@ def test_a_request_field_belongs_to_its_row_and_layer(target: str) -> None:
         assert chosen(decode, row) == best(decode.centroids(row, layer=1) @ smooth[row], 4, n)
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", ON_CPU)
 def test_a_union_attends_to_both_selections(target: str) -> None:
     decode = Decode(UNION, target)
     sizes = set()
@@ -202,7 +202,7 @@ def test_a_union_attends_to_both_selections(target: str) -> None:
 @pytest.mark.parametrize("source", [RUNNING, SMOOTH_QUERY, UNION])
 def test_targets_give_the_same_outputs(source: str) -> None:
     outputs = []
-    for target in TARGETS:
+    for target in ON_CPU:
         decode = Decode(source, target)
         taken = []
         for _ in range(3):

@@ -20,13 +20,15 @@ from vortex.runtime.dtypes import rounded
 from vortex.runtime.plan import BlockList, Plan, Quota, SparseRows, make_plan
 from vortex.runtime.summaries import Summaries
 from vortex.runtime.table import BlockTable
-from vortex.targets import LayerCache, Program, get_target
+from vortex.targets import TARGETS, LayerCache, Program, get_target
 
 CPU = torch.device("cpu")
 DEVICE = torch.device(os.environ.get("VORTEX_DEVICE", "cpu"))
 """Where the tests run the targets; the reference stays on the CPU."""
 SLOW = {"triton"} if DEVICE.type == "cpu" else set[str]()
 """Targets whose kernels are interpreted: `make test` runs a sample of their cases, `make test-all` all."""
+ON_CPU = [name for name in TARGETS if name != "triton" or DEVICE.type == "cpu"]
+"""Targets that run on CPU tensors: kernels that are compiled do not."""
 INF, NAN = float("inf"), float("nan")
 EDGES = torch.tensor([0.0, -0.0, 1e-45, -1e-45, 1.5, -1.5, 3e38, -3e38, -1e30, INF, -INF, NAN, -NAN])
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from tests.vortex.targets.agreement import ON_CPU, SLOW
 from tests.vortex.targets.generated import Batch, Case, fixed_cases
 from vortex.ops import Row
 from vortex.ops.selection import top
 from vortex.runtime.dtypes import rounded
 from vortex.runtime.hooks import Hooks, ScoreInput
 from vortex.runtime.session import DecodeSession
-from vortex.targets import TARGETS
 
 CASES = list(fixed_cases(400))[::9]
 SCALE = 0.1
@@ -84,10 +84,10 @@ class Decode:
         return torch.from_numpy(np.array([pages.slots(np.full(pages.rows, at))[row] for at in range(length)]))
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", ON_CPU)
 def test_a_session_reads_the_blocks_of_the_rule(target: str) -> None:
     sparse = 0
-    for case in CASES:
+    for case in CASES[:: 3 if target in SLOW else 1]:
         decode = Decode(case, target, np.arange(len(case.lengths)))
         for number in range(case.steps):
             before = len(decode.seen.lists)
@@ -97,7 +97,7 @@ def test_a_session_reads_the_blocks_of_the_rule(target: str) -> None:
                 chosen = by_the_rule(case, decode)
                 sparse += len(chosen)
             check_output(case, decode, number, out, chosen)
-    assert sparse > 100
+    assert sparse > (30 if target in SLOW else 100)
 
 
 def by_the_rule(case: Case, decode: Decode) -> dict[int, list[int]]:
