@@ -157,10 +157,15 @@ class ProductLines(TileLines):
         return self.counted(self.as_cut(Tile(y.rows, (Part(out, x.rows, x.height),), blocks)))
 
     def _row_of(self, x: Tile, part: Part, first: int, row: str) -> str:
-        if not x.memory:
+        if x.blocks or not x.memory:
             chosen = f"tl.where({self.index(1, x.height)} == {row}, {part.name}, 0.0)"
             return f"tl.sum({chosen}, 1, keep_dims=True)"
-        return self.plain(x.memory.format(row=row), 1, part.cols, first, part.width, 0)
+        pointer = x.memory.format(row=row)
+        if not x.blocks:
+            return self.plain(pointer, 1, part.cols, first, part.width, 0)
+        mask = self.inside(1, part.cols, part.width)
+        guard = f", mask={mask}, other=0.0" if mask else ""
+        return f"tl.load({pointer} + ({self.offsets(1, x.cols, first, part.width)}){guard}).to(tl.float32)"
 
     def _on_tensor_cores(self, x: Tile, y: Tile) -> bool:
         if not self.tensor_cores or x.blocks == y.blocks:
