@@ -17,6 +17,7 @@ BOS, EOS, TOP_K = 1, 2, 61
 """64 blocks in all: the first, the last two and 61 chosen ones."""
 CONTEXTS = (4096, 8192, 16384, 32768, 131072)
 BATCHES = (1, 4, 16, 64)
+TENSOR_CORES = ", use_tensor_core"
 FLOWS = {"centroid": "block_sparse_attention", "Quest": "gqa_quest_sparse_attention"}
 
 
@@ -82,8 +83,10 @@ class Case:
 
 
 def config_of(flow: str, model: Model) -> VortexConfig:
+    """`flow` may end in `TENSOR_CORES`."""
     return VortexConfig(
-        module_name=flow,
+        module_name=flow.removesuffix(TENSOR_CORES),
+        use_tensor_core=flow.endswith(TENSOR_CORES),
         topk_val=TOP_K,
         block_reserved_bos=BOS,
         block_reserved_eos=EOS,

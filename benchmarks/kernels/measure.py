@@ -16,6 +16,7 @@ from benchmarks.kernels.cases import (
     MLA_CASE,
     QWEN3_1_7B,
     QWEN3_8B,
+    TENSOR_CORES,
     Case,
     Store,
     config_of,
@@ -33,6 +34,8 @@ from benchmarks.kernels.stages import stage
 from benchmarks.kernels.timing import by_kernel, eager, in_graph, launches, rotation
 from benchmarks.kernels.topk import topk
 
+WITH_TENSOR_CORES = ("gqa_quest_sparse_attention", "gqa_block_sparse_attention", "quest_mla")
+"""Flows with a product for each query head, which is what tensor cores are for."""
 STORE_TOKENS = 2 * 64 * 131072
 """Tokens of the store: two layers of the largest case, 69 GB of Qwen3-8B's keys and values."""
 
