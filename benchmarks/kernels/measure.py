@@ -60,11 +60,13 @@ def flows(results: Results) -> None:
 
     for model in (QWEN3_8B, QWEN3_1_7B, GLM_47_FLASH):
         case = Case(model, 32768, 16)
-        measured = {
-            row.flow for row in results.sparse if (row.model, row.context) == (model.name, case.context)
-        }
-        names = [name for name in list_keys() if kind(name) == model.geometry.kind and name not in measured]
-        measure(results, Store(model, 4 * case.tokens), case, names, dense=model is QWEN3_1_7B)
+        names = [
+            name
+            for name in (*list_keys(), *(flow + TENSOR_CORES for flow in WITH_TENSOR_CORES))
+            if kind(name.removesuffix(TENSOR_CORES)) == model.geometry.kind
+            and not results.find(model.name, case.context, case.batch, name)
+        ]
+        measure(results, Store(model, 16 * case.tokens), case, names, dense=model is QWEN3_1_7B)
 
 
 def kind(flow: str) -> str:
