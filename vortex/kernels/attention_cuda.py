@@ -55,8 +55,8 @@ class Variant:
 
     @property
     def head_tiles(self) -> int:
-        """Of 8 query heads."""
-        return min(4, -(-self.group // 8))
+        """Of 8 query heads, as many as there are registers for."""
+        return min(3 if self.values else 2, -(-self.group // 8))
 
     @property
     def serves(self) -> bool:
@@ -65,7 +65,7 @@ class Variant:
         if self.query not in _QUERIES or not (narrow or self.kv == self.query):
             return False
         if self.values:
-            return not narrow and dim % 64 == 0 and dim <= 640 and self.values in (256, 384, 512)
+            return not narrow and dim % 64 == 0 and dim <= 640 and self.values in (256, 512)
         return self.group <= 16 and dim in range(32, 256 // self.head_tiles + 1, 32 if narrow else 16)
 
     @property
