@@ -65,6 +65,13 @@ def test_sizes_and_formats(flow: str, changes: Mapping[str, object], engine: Eng
     check_on_device(case_of(flow, **changes), engine, DEVICE)
 
 
+@pytest.mark.parametrize("stored", ["float32", "bfloat16"])
+@pytest.mark.parametrize("flow", ["gqa_block_sparse_attention", QUEST, MLA, "keys_themselves"])
+def test_tensor_cores_change_no_score(flow: str, stored: str) -> None:
+    """Not beyond what float32 in another order does."""
+    check_on_device(case_of(flow, group=8, stored=stored), SGLANG, DEVICE, use_tensor_core=True)
+
+
 RANDOM = [
     pytest.param(case, id=str(at), marks=() if at % IN_SHORT == IN_SHORT - 1 else pytest.mark.full)
     for at, case in enumerate(SAMPLE)
