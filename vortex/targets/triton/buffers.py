@@ -19,8 +19,8 @@ MOST_SLOTS = 128
 """Tiles whose statistics a row stage reads at a time."""
 WARP_NUMBERS = 2**11
 """Numbers that a warp holds of the widest tile, at most, before there are more than 4 of them."""
-MOST_PROGRAMS, MOST_WARPS, REGISTERS = 24, 32, 2**16
-"""Of one multiprocessor: programs and warps that are started on it, and its registers."""
+MOST_PROGRAMS, MOST_WARPS, PARTITIONS, REGISTERS = 24, 32, 4, 2**14
+"""Of one multiprocessor: programs and warps that are started on it; its partitions, and registers of each."""
 INTERPRETED_PROGRAMS = 3
 
 
@@ -60,8 +60,9 @@ def programs(device: torch.device) -> int:
 def resident(programs: int, num_warps: int, registers: int) -> int:
     """How many of at most `programs` are started: as many as run at a time, given the registers of a thread,
     so that none of them waits for another one to finish its share."""
-    room = REGISTERS // (num_warps * 32 * (-(-max(registers, 1) // 8) * 8))
-    return programs * min(room, MOST_WARPS // num_warps, MOST_PROGRAMS) // MOST_PROGRAMS
+    running = PARTITIONS * (REGISTERS // (32 * (-(-max(registers, 1) // 8) * 8)))
+    room = min(running, MOST_WARPS) // num_warps
+    return programs * min(max(room, 1), MOST_PROGRAMS) // MOST_PROGRAMS
 
 
 @dataclass
