@@ -14,6 +14,7 @@ from vortex.errors import ConfigError
 from vortex.graph.model import FlowGraph
 from vortex.runtime.attention import Workspace
 from vortex.runtime.batch import DeviceBatch
+from vortex.runtime.default_target import default_target
 from vortex.runtime.hooks import Hooks, ScoreInput
 from vortex.runtime.plan import SparseRows, dense_plan, make_plan
 from vortex.runtime.pool import PAGE, KVPool, PageTable
@@ -21,7 +22,6 @@ from vortex.runtime.select import choose_blocks
 from vortex.runtime.summaries import Summaries
 from vortex.runtime.table import BlockTable
 from vortex.targets import LayerCache, Program, Target, get_target
-from vortex.targets.default import default_target
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import torch
 from tests.vortex.targets.agreement import DEVICE
 from tests.vortex.targets.cases import centroid
 from vortex.config import VortexConfig
+from vortex.runtime.default_target import default_target
 from vortex.runtime.pool import PAGE, KVPool, PageTable
 from vortex.runtime.session import DecodeSession
-from vortex.targets.default import default_target
 
 
 def test_kernels_on_a_gpu_and_torch_elsewhere() -> None:

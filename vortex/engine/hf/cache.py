@@ -17,10 +17,10 @@ from vortex.engine.hf.geometry import ModelShape, check_config, check_graph, che
 from vortex.engine.hf.latent import watch
 from vortex.errors import ConfigError
 from vortex.graph.model import FlowGraph
+from vortex.runtime.default_target import default_target
 from vortex.runtime.hooks import Hooks
 from vortex.runtime.pool import PAGE, KVPool, PageTable
 from vortex.runtime.session import DecodeSession
-from vortex.targets.default import default_target
 
 
 class VortexCache(Cache):  # type: ignore[misc]

@@ -14,10 +14,10 @@ from vortex.engine.hf.loop import Stop, decode_loop
 from vortex.engine.hf.store import PromptStore
 from vortex.errors import ConfigError
 from vortex.graph.model import FlowGraph
+from vortex.runtime.default_target import default_target
 from vortex.runtime.hooks import Hooks
 from vortex.runtime.session import DecodeSession
 from vortex.runtime.traffic import Traffic
-from vortex.targets.default import default_target
 
 
 @dataclass(frozen=True)

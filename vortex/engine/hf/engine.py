@@ -16,9 +16,9 @@ from vortex.engine.hf.loop import decode_loop
 from vortex.engine.hf.prefill import Prefilled, prefill
 from vortex.errors import ConfigError, FlowTypeError
 from vortex.graph.model import FlowGraph
+from vortex.runtime.default_target import default_target
 from vortex.runtime.pool import PAGE, KVPool, PageTable
 from vortex.runtime.session import DecodeSession
-from vortex.targets.default import default_target
 
 
 class Engine:

@@ -16,7 +16,7 @@ CPU the kernels run under Triton's interpreter; on a GPU `torch` plans on the ho
 
 def target_name(device: str) -> str:
     """The target on a device ("cuda", "cpu"). Raises ConfigError for a name that is none."""
-    from vortex.targets.default import default_target
+    from vortex.runtime.default_target import default_target
 
     name = os.environ.get(VARIABLE) or default_target(device)
     if name not in (KERNELS, TORCH):
