@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ import torch
 
 from tests.vortex.runtime.test_state import RUNNING, SMOOTH_QUERY, UNION
 from vortex.config import VortexConfig
-from vortex.engine.sgl.deployed import Deployed
+from vortex.engine.sgl.deployed import Deployed, Room
+from vortex.engine.sgl.on_device import DeviceDeployed
+from vortex.engine.sgl.on_host import HostDeployed
 from vortex.flow import get, list_keys, trace_source
 from vortex.graph.geometry import Geometry
 from vortex.graph.model import FlowGraph
@@ -40,6 +43,7 @@ class Served:
     page: int
     lengths: np.ndarray = field(default_factory=lambda: np.array(LENGTHS))
     latent: int = 0
+    kind: type[Deployed] = HostDeployed
 
     def __post_init__(self) -> None:
         self.random = torch.Generator().manual_seed(7)
@@ -56,10 +60,8 @@ class Served:
         self.stored = [self.draw(*shape) for _ in range(parts)]  # what others have left there
         squeezed = [x.squeeze(1) if self.heads == 1 else x for x in self.stored]
         pool = KVPool(*squeezed, kv_lora_rank=self.latent)
-        slots = len(self.req_to_token)
-        self.deployed = Deployed(
-            self.config, self.graph, self.geometry, {LAYER: pool}, self.heads, self.page, slots
-        )
+        room = Room(len(self.req_to_token), self.heads, self.page, 1024, torch.float32, CPU)
+        self.deployed = self.kind(self.config, self.graph, self.geometry, {LAYER: pool}, room)
         self.deployed.start_requests(self.requests)
 
     def draw(self, *shape: int) -> torch.Tensor:
@@ -70,17 +72,33 @@ class Served:
         slots = self.req_to_token[self.requests[request], first : first + len(tokens[0])].long()
         for stored, part in zip(self.stored, tokens, strict=True):
             stored[slots] = part
-        self.deployed.summarise(LAYER, self.deployed.finished_blocks(slots))
+        finished = self.deployed.finished_blocks(slots, 1)
+        if finished is not None:
+            self.deployed.summarise(LAYER, finished)
 
     def decode(self, q: torch.Tensor, new: list[torch.Tensor]) -> torch.Tensor | None:
         """One step; None where no request is sparse."""
-        slots = self.req_to_token[self.requests, torch.from_numpy(self.lengths)].long()
-        self.lengths = self.lengths + 1
-        step = self.deployed.plan(self.lengths, self.requests, slots, self.req_to_token)
+        slots = self.begin_step()
         for stored, part in zip(self.stored, new, strict=True):
             stored[slots] = part
-        self.deployed.summarise(LAYER, step.finished)
-        return None if step.rows is None else self.deployed.attend(step, LAYER, q, SCALE)
+        if self.deployed.decodes:
+            return self.deployed.attend(LAYER, q, SCALE)
+        self.deployed.summarise_finished(LAYER)
+        return None
+
+    def begin_step(self) -> torch.Tensor:
+        """The plan of a step with one more token a request; returns where those go."""
+        slots = self.req_to_token[self.requests, torch.from_numpy(self.lengths)].long()
+        self.lengths = self.lengths + 1
+        batch = SimpleNamespace(
+            forward_mode=SimpleNamespace(is_idle=lambda: False, is_decode=lambda: True),
+            seq_lens=torch.from_numpy(self.lengths),
+            seq_lens_cpu=torch.from_numpy(self.lengths),
+            req_pool_indices=self.requests,
+            out_cache_loc=slots,
+        )
+        self.deployed.begin(batch, len(self.lengths), self.req_to_token)
+        return slots
 
 
 def _geometry(block_size: int, latent: int) -> Geometry:
@@ -129,12 +147,28 @@ def compare(served: Served, steps: int, chunk: int = 10_000) -> int:
     return compared
 
 
-def served(name: str, page: int, latent: int = 0, graph: FlowGraph | None = None, **knobs: object) -> Served:
+def served(
+    name: str,
+    page: int,
+    latent: int = 0,
+    graph: FlowGraph | None = None,
+    kind: type[Deployed] = HostDeployed,
+    **knobs: object,
+) -> Served:
     values = {"topk_val": 3, "block_size": page, "dtype": "float32", "block_reserved_eos": 2} | knobs
     config = VortexConfig.model_validate(values | {"module_name": name})
     geometry = _geometry(config.block_size or page, latent)
     graph = graph or config.load_graph(geometry)
-    return Served(config, graph, 1 if latent else HEADS, page, latent=latent)
+    return Served(config, graph, 1 if latent else HEADS, page, latent=latent, kind=kind)
+
+
+@pytest.mark.parametrize("name", ["gqa_quest_sparse_attention", "running_avg_block_sparse"])
+def test_generated_kernels_do_the_same(name: str) -> None:
+    batch = served(name, 16, kind=DeviceDeployed)
+    assert compare(batch, 8, chunk=100) == 8
+    counters = batch.deployed.report()
+    assert counters.sparse_steps == counters.decode_steps == 8
+    assert 0 < counters.blocks_read < counters.blocks_total
 
 
 @pytest.mark.parametrize("name", flows("gqa"))
@@ -203,7 +237,7 @@ def test_a_reused_block_starts_saved_fields_from_zeros() -> None:
     scores = next(x for x in field.values() if x.shape[1:] == (1, 1))
     assert scores.abs().sum() > 0
     slots = batch.req_to_token[batch.requests[0], :320].long()
-    finished = batch.deployed.finished_blocks(slots)
+    finished = batch.deployed.finished_blocks(slots, 1)
     assert finished is not None
     batch.deployed.summarise(LAYER, finished)
     assert scores[finished].abs().sum() == 0
@@ -223,10 +257,8 @@ class TestFormats:
         batch = served("block_sparse_attention", 16)
         pool = batch.deployed.layers[LAYER].pool
         pool.stored = tuple(x.to(torch.float8_e4m3fn) for x in pool.stored)
-        step = batch.deployed.plan(
-            batch.lengths, batch.requests, batch.req_to_token[batch.requests, 9].long(), batch.req_to_token
-        )
+        batch.begin_step()
         q = batch.draw(len(LENGTHS), HEADS * GROUP, DIM)
-        found = batch.deployed.attend(step, LAYER, q, SCALE)
+        found = batch.deployed.attend(LAYER, q, SCALE)
         pool.stored = tuple(x.float() for x in pool.stored)
-        torch.testing.assert_close(batch.deployed.attend(step, LAYER, q, SCALE), found)
+        torch.testing.assert_close(batch.deployed.attend(LAYER, q, SCALE), found)
