@@ -25,6 +25,15 @@ HEADERS = Path(__file__).parent
 _LONGEST_MESSAGE = 4000
 
 
+_chosen: str | None = None
+
+
+def keep_in(folder: str | None) -> None:
+    """Where this process keeps what it builds from now on: a `compilation_cache_dir`."""
+    global _chosen
+    _chosen = folder
+
+
 def architecture(device: torch.device | None = None) -> str:
     """`sm_90a` and the like, of a GPU."""
     major, minor = torch.cuda.get_device_capability(device)
@@ -35,7 +44,7 @@ def build(name: str, source: str, target: str, folder: str | None = None) -> Pat
     """The shared library of a CUDA source for `target` ("sm_90a"), compiled unless it is in the cache. Any
     number of processes may ask at once. Raises ConfigError with the compiler's message."""
     key = hashlib.sha256("\n".join((target, *FLAGS, source)).encode()).hexdigest()
-    library = cache_folder(folder) / "cuda" / f"{name}-{key[:32]}.so"
+    library = cache_folder(folder or _chosen) / "cuda" / f"{name}-{key[:32]}.so"
     if library.is_file():
         return library
     nvcc = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")

@@ -12,6 +12,7 @@ from vortex.config import VortexConfig
 from vortex.graph.geometry import Geometry
 from vortex.graph.model import FlowGraph
 from vortex.kernels.attention import attention_programs, decode_attention
+from vortex.kernels.cuda import keep_in
 from vortex.kernels.lists import count_sparse
 from vortex.kernels.plan import Planner, longest_list
 from vortex.kernels.plan_count import Count
@@ -82,6 +83,7 @@ class DeviceDecode:
     ) -> None:
         from vortex.targets.triton import TritonProgram
 
+        keep_in(config.compilation_cache_dir)
         self.layers, self.size, self.device = dict(layers), size, torch.device(device)
         self.program: TritonProgram = TritonProgram(
             graph,

@@ -1,0 +1,42 @@
+"""How CUDA files are built: where they are kept, and what is said of those that do not compile."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from vortex.errors import ConfigError
+from vortex.kernels import cuda
+
+SOURCE = 'extern "C" int answer() { return 42; }\n'
+pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not on PATH")
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    yield
+    cuda.keep_in(None)
+
+
+def test_the_chosen_folder_holds_what_is_built(tmp_path: Path) -> None:
+    cuda.keep_in(str(tmp_path))
+    library = cuda.build("answer", SOURCE, "sm_90a")
+    assert library.parent == tmp_path / "cuda"
+    assert cuda.load(library).answer() == 42
+
+
+def test_a_library_is_built_once(tmp_path: Path) -> None:
+    first = cuda.build("answer", SOURCE, "sm_90a", str(tmp_path))
+    written = first.stat().st_mtime_ns
+    assert cuda.build("answer", SOURCE, "sm_90a", str(tmp_path)) == first
+    assert first.stat().st_mtime_ns == written
+    assert cuda.build("answer", SOURCE + "// other\n", "sm_90a", str(tmp_path)) != first
+
+
+def test_what_the_compiler_says(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nvcc does not compile the kernel wrong: (.|\n)*undefined"):
+        cuda.build("wrong", 'extern "C" int answer() { return missing; }\n', "sm_90a", str(tmp_path))
+    assert list((tmp_path / "cuda").iterdir()) == []
