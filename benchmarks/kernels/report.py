@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmarks.kernels.bars import bars
-from benchmarks.kernels.cases import FLOWS, MLA_CASE, QWEN3_8B
+from benchmarks.kernels.cases import FLOWS, QWEN3_8B
 from benchmarks.kernels.results import DenseRow, Results, SparseRow
 from benchmarks.kernels.text import table
 
@@ -20,7 +20,6 @@ def tables(results: Results) -> str:
         "One layer of a decode step": _layers(results),
         "Where the time goes": _parts(results, (QWEN3_8B.name,), tuple(FLOWS.values())),
         "Dense kernels": _dense(results),
-        "MLA": _parts(results, (MLA_CASE.model.name,)),
         "Every flow that ships": _parts(results, contexts=(32768,), batches=(16,)),
         "Top-k": _topk(results),
         "Plan": _plan(results),
@@ -89,7 +88,7 @@ def _parts(
     columns = ["model", "flow", "context", "batch", *PARTS, "sum", "in the graph", "floor", "of the floor"]
     columns += ["x dense", "launches", "eager", "recall", "error"]
     rows = []
-    for row in results.sparse:
+    for row in sorted(results.sparse, key=lambda row: row.model, reverse=True):
         if (
             (models and row.model not in models)
             or (flows and row.flow not in flows)
