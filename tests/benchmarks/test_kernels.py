@@ -1,0 +1,53 @@
+"""The benchmark of the kernels: the page shows what was measured, and a wrong layer is found out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.kernels.cases import Case, Model, Store, config_of, graph_of, page_table, queries
+from benchmarks.kernels.layer import SparseLayers
+from benchmarks.kernels.report import tables
+from benchmarks.kernels.results import Results, merged
+
+PAGE = Path(__file__).parents[2] / "docs" / "benchmarks"
+SMALL = Case(Model("small", heads=2, group=2, head_dim=32), context=256, batch=2)
+
+
+def recorded() -> Results:
+    return Results.model_validate_json((PAGE / "kernels.json").read_text(encoding="utf-8"))
+
+
+def test_the_page_holds_the_tables_of_what_was_measured() -> None:
+    assert (PAGE / "kernels.md").read_text(encoding="utf-8").endswith(tables(recorded()))
+
+
+def test_a_later_run_replaces_what_it_measured_again() -> None:
+    first, second = recorded(), recorded()
+    second.plan = [row.model_copy(update={"launches": 7.0}) for row in second.plan[:1]]
+    both = merged([first.model_dump(mode="json"), second.model_dump(mode="json")])
+    assert [row.launches for row in both.plan] == [7.0, *(row.launches for row in first.plan[1:])]
+    assert both.sparse == first.sparse
+
+
+@pytest.fixture(scope="module")
+def layer() -> SparseLayers:
+    config = config_of("block_sparse_attention", SMALL.model).model_copy(update={"topk_val": 3})
+    pools = Store(SMALL.model, SMALL.tokens, "cpu").pools(SMALL, 1)
+    graph = graph_of(config, SMALL.model)
+    return SparseLayers(SMALL, config, graph, pools, page_table(SMALL, "cpu"))
+
+
+def test_a_layer_is_right(layer: SparseLayers) -> None:
+    recall, error = layer.check(queries(SMALL, 1, "cpu")[0])
+    assert recall == 1
+    assert error < 1e-2
+
+
+def test_another_choice_is_found_out(layer: SparseLayers, monkeypatch: pytest.MonkeyPatch) -> None:
+    score = layer.decode.program.score
+    monkeypatch.setattr(layer.decode.program, "score", lambda *given: torch.neg(score(*given)))
+    with pytest.raises(AssertionError, match="low score"):
+        layer.check(queries(SMALL, 1, "cpu")[0])
