@@ -29,12 +29,12 @@ def list_pages(
     """Program a row: `pages [rows, blocks]`, `lengths [rows]` of what it reads. Padding reads one token."""
     row = tl.program_id(0)
     request = row // HEADS
-    count = tl.load(chosen + request)
-    dense = count == tl.load(n + request)
+    dense = tl.load(chosen + request) == tl.load(n + request)
     length = tl.where(dense, tl.load(seq_len + request), tl.load(tokens + row))
     tl.store(lengths + row, tl.maximum(length, 1))
     if length < 1:
         tl.store(pages + row.to(tl.int64) * page_row, 0)
+    count = tl.cdiv(length, BLOCK)  # of a Union, `chosen` is something else
     for first in range(0, count, WIDTH):
         at = first + tl.arange(0, WIDTH)
         mask = at < count

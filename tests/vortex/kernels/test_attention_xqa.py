@@ -41,6 +41,20 @@ def test_pages_of_a_row_hold_its_tokens(shared: bool, block_size: int) -> None:
             torch.testing.assert_close(found, right, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("planned", [4, 40])
+def test_a_union_lists_more_or_fewer_blocks_than_were_planned(planned: int) -> None:
+    case = Case(Shape(heads=2, dtype=torch.bfloat16), [Request(900, chosen=9), Request(900, chosen=30)])
+    xqa = XqaDecode(case.size, 4, 64, 64, "cpu")
+    xqa.list(case.step)
+    listed = [xqa.tables(row)[0].clone() for row in case.lists]
+    xqa._pages.fill_(-1)
+    case.step.chosen[:2] = planned
+    xqa.list(case.step)
+    for row, pages in zip(case.lists, listed, strict=True):
+        assert xqa.tables(row)[0].tolist() == pages.tolist()
+        assert (xqa._pages[row, len(pages) :] == -1).all()
+
+
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
