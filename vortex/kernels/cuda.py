@@ -35,8 +35,14 @@ def keep_in(folder: str | None) -> None:
 
 
 def architecture(device: torch.device | None = None) -> str:
-    """`sm_90a` and the like, of a GPU."""
+    """`sm_90a` and the like, of a GPU. Raises ConfigError for one that lacks what the kernels are made of:
+    clusters, and launches that depend on each other."""
     major, minor = torch.cuda.get_device_capability(device)
+    if major < 9:
+        raise ConfigError(
+            "the CUDA kernels need a GPU of compute capability 9.0 or later, this one has "
+            f"{major}.{minor}: use the target 'torch' (VORTEX_TARGET=torch in SGLang)"
+        )
     return f"sm_{major}{minor}" + ("a" if major >= 9 else "")
 
 

@@ -109,11 +109,16 @@ def _constants(planner: Planner) -> _Plan:
         programs=size.programs,
         room=size.parts,
         topk_val=config.topk_val,
-        max_topk_val=-1 if config.max_topk_val is None else config.max_topk_val,
-        listed=-1 if planner.listed is None else planner.listed,
+        max_topk_val=_limit(config.max_topk_val, size.blocks),
+        listed=_limit(planner.listed, size.blocks),
         topk_ratio=config.topk_ratio,
         crossover=crossover is not None,
     )
     for name in _FLOATS if crossover is not None else ():
         setattr(plan, name, getattr(crossover, name))
     return plan
+
+
+def _limit(value: int | None, blocks: int) -> int:
+    """A limit of blocks: none is -1, and no row has more than `blocks`, however large the number is."""
+    return -1 if value is None else min(value, blocks)

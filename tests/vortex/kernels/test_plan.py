@@ -20,7 +20,7 @@ from vortex.errors import ConfigError, PolicyError
 from vortex.kernels import cuda
 from vortex.kernels.plan import Planner, longest_list
 from vortex.kernels.plan_count import PART_TOKENS, Count, Crossover
-from vortex.kernels.plan_cuda import plan_source
+from vortex.kernels.plan_cuda import _constants, plan_source
 from vortex.runtime.device import DeviceStep, StepSize
 from vortex.runtime.plan import make_plan
 
@@ -283,6 +283,17 @@ def test_what_does_not_fit_is_refused() -> None:
         Planner(size, config, DEVICE).run(DeviceStep(size, DEVICE), torch.ones(3, device=DEVICE).long())
     with pytest.raises(PolicyError, match=r"undeclared|not declared|undefined"):
         Planner(size, config.model_copy(update={"schedule_policy": "while (1) {} return other;"}), DEVICE)
+
+
+@pytest.mark.parametrize("limit", [2**31 - 1, 2**40])
+def test_limits_that_no_row_reaches_fit_the_kernels_integers(limit: int) -> None:
+    size = StepSize(
+        requests=2, heads=1, blocks=64, chosen=64, block_size=16, bos=1, eos=1, chunk=32, share=1, programs=4
+    )  # fmt: skip
+    found = _constants(Planner(size, VortexConfig(max_topk_val=limit), listed=limit))
+    assert (found.max_topk_val, found.listed) == (64, 64)
+    none = _constants(Planner(size, VortexConfig()))
+    assert (none.max_topk_val, none.listed) == (-1, -1)
 
 
 @pytest.mark.skipif(DEVICE.type != "cuda", reason="a kernel against its twin: needs VORTEX_DEVICE=cuda")
