@@ -65,7 +65,8 @@ class Variant:
         if self.query not in _QUERIES or not (narrow or self.kv == self.query):
             return False
         if self.values:
-            return not narrow and dim % 64 == 0 and dim <= 640 and self.values in (256, 512)
+            most = 640 if self.head_tiles < 3 else 576  # of what shared memory holds
+            return not narrow and dim % 64 == 0 and dim <= most and self.values in (256, 512)
         return self.group <= 16 and dim in range(32, 256 // self.head_tiles + 1, 32 if narrow else 16)
 
     @property

@@ -18,6 +18,7 @@ constexpr int OWN = (HEADS + WARPS - 1) / WARPS;  // heads of a warp in the soft
 constexpr int S_PITCH = TOKENS + 4, P_PITCH = TOKENS * 2 + 16;  // floats; bytes
 constexpr int RING = STAGES * STAGE, LOGITS = QUARTERS * HEADS * S_PITCH * 4, PROBABILITIES = HEADS * P_PITCH;
 constexpr int SHARED = RING + LOGITS + PROBABILITIES + 3 * HEADS * 4 + 16;
+static_assert(SHARED <= 227 << 10, "of a multiprocessor");
 static_assert(HEADS <= HALF && HEADS * (VALUES + 4) * 4 <= RING);
 static_assert(PITCH / 16 % 2 == 1 && DIM % (QUARTERS * 16) == 0 && VALUES % (WARPS * 16) == 0 && STAGES > 3);
 

@@ -24,6 +24,8 @@ E4M3, E5M2 = torch.float8_e4m3fn, torch.float8_e5m2
         (Variant(BF16, FP16, 128, 0, 4), False),
         (Variant(F32, F32, 128, 0, 4), False),
         *((Variant(BF16, BF16, 576, 512, group), True) for group in (1, 16, 20, 128)),
+        (Variant(BF16, BF16, 640, 512, 16), True),
+        (Variant(BF16, BF16, 640, 512, 20), False),  # more shared memory than there is
         (Variant(BF16, E4M3, 576, 512, 20), False),
         (Variant(BF16, BF16, 160, 128, 8), False),
     ],
