@@ -141,10 +141,17 @@ def policy_of(config: VortexConfig) -> Rule | None:
 
 
 def cache_folder(chosen: str | None = None) -> Path:
-    """Where compiled code is kept: `chosen`, or the user's own cache folder."""
-    if chosen is not None:
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vortex"
+    """Where compiled code is kept: `chosen`, or the user's own cache folder. Raises ConfigError where a home
+    is meant and there is none."""
+    try:
+        if chosen is not None:
+            return Path(chosen).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vortex"
+    except RuntimeError:
+        named = f"{chosen!r} cannot be found" if chosen is not None else "is not set"
+        raise ConfigError(
+            f"compilation_cache_dir: {named}, and this user has no home: name an absolute folder"
+        ) from None
 
 
 def compile_policy(text: str, folder: Path) -> CompiledPolicy:
@@ -153,10 +160,10 @@ def compile_policy(text: str, folder: Path) -> CompiledPolicy:
     source = _definition(text) + _EVALUATE
     key = hashlib.sha256(f"{platform.machine()}\n{source}".encode()).hexdigest()
     library = folder / "policies" / f"{key}.so"
-    if library.is_file():
-        return CompiledPolicy(text, library)
-    command = _compiler()
     try:
+        if library.is_file():
+            return CompiledPolicy(text, library)
+        command = _compiler()
         library.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
             built = Path(scratch) / library.name

@@ -51,12 +51,12 @@ def build(name: str, source: str, target: str, folder: str | None = None) -> Pat
     number of processes may ask at once. Raises ConfigError with the compiler's message."""
     key = hashlib.sha256("\n".join((target, *FLAGS, source)).encode()).hexdigest()
     library = cache_folder(folder or _chosen) / "cuda" / f"{name}-{key[:32]}.so"
-    if library.is_file():
-        return library
-    nvcc = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
-    if nvcc is None:
-        raise ConfigError(f"the kernel {name} needs nvcc on PATH (or in /usr/local/cuda/bin)")
     try:
+        if library.is_file():
+            return library
+        nvcc = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
+        if nvcc is None:
+            raise ConfigError(f"the kernel {name} needs nvcc on PATH (or in /usr/local/cuda/bin)")
         library.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
             file = Path(scratch) / f"{name}.cu"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from vortex.budget.compiled import cache_folder, compile_policy
 from vortex.errors import ConfigError
 from vortex.kernels import cuda
 
@@ -50,3 +51,11 @@ def test_a_gpu_without_clusters_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
     with pytest.raises(ConfigError, match=r"9\.0 or later, this one has 8\.0: use the target 'torch'"):
         cuda.architecture()
+
+
+@pytest.mark.parametrize("folder", ["~nobody-of-this-name/x", "/dev/null/x", "x" * 300])
+def test_a_folder_that_cannot_be(folder: str) -> None:
+    with pytest.raises(ConfigError, match="compilation_cache_dir: "):
+        cuda.build("answer", SOURCE, "sm_90a", folder)
+    with pytest.raises(ConfigError, match="compilation_cache_dir: "):
+        compile_policy("return 1;", cache_folder(folder))
