@@ -17,6 +17,7 @@ from vortex.kernels.lists import count_sparse
 from vortex.kernels.plan import Planner, longest_list
 from vortex.kernels.plan_count import Count
 from vortex.kernels.topk import Selector
+from vortex.ops.emit import power_of_two
 from vortex.runtime.crossover import crossover_of
 from vortex.runtime.device import DeviceStep, StepSize
 from vortex.runtime.dtypes import TORCH_DTYPES
@@ -51,7 +52,7 @@ def step_size(
         block_size=geometry.block_size,
         bos=config.block_reserved_bos,
         eos=config.block_reserved_eos,
-        chunk=config.workload_chunk_size,
+        chunk=min(config.workload_chunk_size, power_of_two(blocks)),
         share=share,
         programs=attention_programs(heads, device),
     )

@@ -266,3 +266,14 @@ def test_a_captured_step_is_replayed_for_other_requests(flow: str) -> None:
             right = eager.decode.attend(layer, q[: len(numbers)], SCALE)
             torch.testing.assert_close(out[layer][: len(numbers)], right, rtol=0, atol=0)
     assert served.decode.counts()["sparse_steps"] == 3
+
+
+def test_a_chunk_is_no_longer_than_a_row() -> None:
+    case = case_of("centroid")
+    for asked, chunk in ((32, 32), (2**31, 64)):
+        config = case.config.model_copy(update={"workload_chunk_size": asked})
+        size = step_size(
+            case.graph, case.geometry, config,
+            requests=2, heads=1, tokens=60 * case.block_size, share=1, device="cpu",
+        )  # fmt: skip
+        assert size.chunk == chunk
