@@ -44,12 +44,12 @@ class VortexConfig(BaseModel):
     config was read from."""
     module_name: str | None = None
     """Registered name of the flow; of a `graph.json` only what it is called."""
-    topk_val: StrictInt = Field(default=30, ge=1)
+    topk_val: StrictInt = Field(default=30, ge=1, le=2**30)
     topk_ratio: StrictFloat = Field(default=0.0, ge=0.0, le=1.0)
     max_topk_val: StrictInt | None = Field(default=None, ge=1)
     layers_skip: tuple[StrictInt, ...] | None = None
-    block_reserved_bos: StrictInt = Field(default=1, ge=1)
-    block_reserved_eos: StrictInt = Field(default=1, ge=1)
+    block_reserved_bos: StrictInt = Field(default=1, ge=1, le=2**20)
+    block_reserved_eos: StrictInt = Field(default=1, ge=1, le=2**20)
     max_seq_lens: StrictInt = -1
     block_size: StrictInt | None = None
     workload_chunk_size: StrictInt = 32

@@ -45,6 +45,8 @@ def test_the_published_fields_and_defaults() -> None:
     ("field", "value"),
     [
         ("topk_val", 0),
+        ("topk_val", 2**30 + 1),  # sums with it fit 32 bits
+        ("block_reserved_bos", 2**20 + 1),
         ("topk_val", 2.5),
         ("topk_val", True),
         ("topk_ratio", 1.1),

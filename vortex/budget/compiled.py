@@ -89,6 +89,7 @@ an unused function."""
 _PLACE = re.compile(rf"^{FILE}(?:\((\d+)\)|:(\d+):(\d+)): (?:fatal )?error", re.MULTILINE)
 _COUNT = re.compile(r"^\d+ errors? detected in the compilation of .*$", re.MULTILINE)
 _LONGEST_MESSAGE = 2000
+_LONGEST_SECONDS = 120
 
 
 @dataclass(frozen=True)
@@ -186,10 +187,14 @@ def _compiler() -> list[str]:
 def _compile(command: list[str], source: str, library: Path) -> None:
     file = library.with_suffix(".cu")
     file.write_text(source)
-    done = subprocess.run(
-        [*command, str(file), "-o", str(library)],
-        capture_output=True, text=True, errors="replace", check=False, cwd=library.parent,
-    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            [*command, str(file), "-o", str(library)],
+            capture_output=True, text=True, errors="replace", check=False, cwd=library.parent,
+            timeout=_LONGEST_SECONDS,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise PolicyError(f"{Path(command[0]).name} needs more than {_LONGEST_SECONDS} s for it") from None
     if done.returncode == 0 and library.is_file():
         return
     said = _COUNT.sub("", done.stderr or done.stdout).strip().replace(f"{library.parent}/", "")

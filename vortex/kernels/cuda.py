@@ -23,6 +23,8 @@ from vortex.errors import ConfigError
 FLAGS = ("-O3", "-std=c++17", "--shared", "-Xcompiler", "-fPIC", "--fmad=false")
 HEADERS = Path(__file__).parent
 _LONGEST_MESSAGE = 4000
+LONGEST_BUILD = 300
+"""Seconds that nvcc may take for one file."""
 
 
 _chosen: str | None = None
@@ -70,7 +72,12 @@ def build(name: str, source: str, target: str, folder: str | None = None) -> Pat
 
 
 def _compile(command: Sequence[str], name: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", check=False, timeout=LONGEST_BUILD
+        )
+    except subprocess.TimeoutExpired:
+        raise ConfigError(f"nvcc needs more than {LONGEST_BUILD} s for the kernel {name}") from None
     if done.returncode:
         said = (done.stderr or done.stdout).strip()[:_LONGEST_MESSAGE]
         raise ConfigError(f"nvcc does not compile the kernel {name}: {said}")

@@ -59,3 +59,10 @@ def test_a_folder_that_cannot_be(folder: str) -> None:
         cuda.build("answer", SOURCE, "sm_90a", folder)
     with pytest.raises(ConfigError, match="compilation_cache_dir: "):
         compile_policy("return 1;", cache_folder(folder))
+
+
+def test_a_build_that_does_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "LONGEST_BUILD", 0.001)
+    with pytest.raises(ConfigError, match=r"nvcc needs more than 0.001 s for the kernel answer"):
+        cuda.build("answer", SOURCE, "sm_90a", str(tmp_path))
+    assert list((tmp_path / "cuda").iterdir()) == []
