@@ -34,9 +34,11 @@ class Rates:
 
 
 KEYS_AND_VALUES = Rates(dense_us=13.1, dense=4.21e6, launch_us=4.41, score=2.28e6, read=3.85e6)
-"""2026-11-21: Qwen3-8B, 64 blocks of 16, centroid and Quest."""
+"""2026-11-21: Qwen3-8B, 64 blocks of 16, centroid and Quest; of models of other sizes it is an
+extrapolation."""
 LATENTS = Rates(dense_us=29.8, dense=3.29e6, launch_us=9.5, score=2.9e6, read=2.9e6)
-"""2026-11-21: GLM-4.7-Flash, 64 blocks of 32, centroid."""
+"""2026-11-21: GLM-4.7-Flash, 64 blocks of 32, centroid. Dense is a fit; sparse is read off measurements of
+earlier, slower kernels by hand, and so on the dense side, until the command has run again."""
 
 
 def crossover_of(
