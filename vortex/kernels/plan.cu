@@ -19,7 +19,7 @@ struct Plan {
   int numbers;        // its rows
   int batch, wide_lengths, wide_requests;
   // The largest step.
-  int size, heads, blocks, block_shift, chunk_shift, bos, eos, share, programs, room;
+  int size, heads, blocks, width, block_shift, chunk_shift, bos, eos, share, programs, room;
   // The budget; no limit: -1.
   int topk_val, max_topk_val, listed;
   float topk_ratio;
@@ -53,7 +53,8 @@ __device__ Budget budget(const Plan &p, int request) {
   int reserved = p.bos + p.eos, chosen = schedule_policy(n, p.topk_val, p.topk_ratio, p.bos, p.eos);
   if (p.max_topk_val >= 0 && chosen > p.max_topk_val + reserved) chosen = p.max_topk_val + reserved;
   if (chosen < reserved + 1) chosen = reserved + 1;
-  return {length, n, chosen < n ? chosen : n};
+  if (chosen >= n) return {length, n, n};
+  return {length, n, p.listed < 0 && chosen > p.width ? p.width : chosen};
 }
 
 // Blocks that are scored, pieces of work that they make, and blocks in the list (of a Union: at most).
@@ -254,15 +255,19 @@ __device__ void write_chunks(const Plan &p, int request, int share, int shares) 
     chunks[i] = {request, p.bos + (i << p.chunk_shift)};
 }
 
-__global__ void __launch_bounds__(THREADS, 2) plan(const __grid_constant__ Plan p) {
-  extern __shared__ int work[];
-  if (blockIdx.x == 0) return plan_requests(p, work, work + p.size);
-  int shares = (gridDim.x - 1) / p.batch, request = (blockIdx.x - 1) % p.batch;
-  int share = (blockIdx.x - 1) / p.batch;
+// One share of the table and of the scoring work of a request.
+__device__ void plan_share(const Plan &p, int block) {
+  int shares = (gridDim.x - 1) / p.batch, request = block % p.batch, share = block / p.batch;
   if (p.req_to_token)
     for (int first = share * PLACES; first < p.blocks; first += shares * PLACES)
       copy_table(p, request, first);
   write_chunks(p, request, share, shares);
+}
+
+__global__ void __launch_bounds__(THREADS, 2) plan(const __grid_constant__ Plan p) {
+  extern __shared__ int work[];
+  if (blockIdx.x == 0) plan_requests(p, work, work + p.size);
+  else plan_share(p, blockIdx.x - 1);
 }
 
 }  // namespace

@@ -20,11 +20,13 @@ from vortex.runtime.device import DeviceStep, StepSize
 
 
 def longest_list(policy: Rule | None, config: VortexConfig, blocks: int, listed: int | None) -> int:
-    """Blocks in the longest list of a sparse row of up to `blocks` blocks, at least 1."""
+    """Blocks in the longest list of a sparse row of up to `blocks` blocks; where no row is sparse, in the
+    shortest list that there is."""
     n = np.arange(1, blocks + 1)
     chosen = chosen_blocks(policy, n, config)
     read = chosen if listed is None else np.minimum(n, listed)
-    return int(read[chosen < n].max(initial=1))
+    shortest = config.block_reserved_bos + config.block_reserved_eos + 1
+    return int(read[chosen < n].max(initial=shortest))
 
 
 class Planner:
@@ -33,6 +35,9 @@ class Planner:
 
     `listed`: blocks that a sparse row of a Union reads at most; None where it reads what the policy says.
     `crossover` None: steps are sparse wherever the policy says so.
+
+    `size.chosen` is what the host finds to be the longest list. Should the policy say more on the device, a
+    sparse row has a list of that length all the same, and is counted with the blocks that it reads.
     """
 
     def __init__(
@@ -48,11 +53,12 @@ class Planner:
             raise ConfigError(f"a step of {size.requests} requests: at most {MOST_REQUESTS} are planned")
         if size.parts * size.blocks >= 2**31:
             raise ConfigError(f"a step of {size.requests} requests of {size.blocks} blocks is too large")
-        self.size, self.config, self.listed, self.crossover = size, config, listed, crossover
+        self.size, self.config, self.crossover = size, config, crossover
         self.policy = policy_of(config)
         longest = longest_list(self.policy, config, size.blocks, listed)
         if size.chosen < longest:
             raise ConfigError(f"lists of {size.chosen} blocks: the policy chooses up to {longest}")
+        self.listed = None if listed is None else min(listed, size.chosen)
         self.counts = torch.zeros(len(Count), dtype=torch.int64, device=device)
         """See `Count`; accumulated on the device, reading them waits for it."""
         self._kernel = PlanKernel(self, self.counts.device) if self.counts.is_cuda else None

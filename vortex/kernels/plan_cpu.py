@@ -32,6 +32,8 @@ def plan_on_cpu(
     n = -(-length // size.block_size)
     chosen, used = n.copy(), n > 0
     chosen[used] = chosen_blocks(planner.policy, n[used], planner.config)
+    if planner.listed is None:
+        chosen = np.where(chosen < n, np.minimum(chosen, size.chosen), n)
     crossed = planner.crossover is not None and _dense_is_faster(planner, planner.crossover, n, chosen)
     if crossed:
         chosen = n

@@ -21,8 +21,9 @@ _POINTERS = (
     "parts", "part_first", "part_count", "counts",
 )  # fmt: skip
 _INTS = (
-    "numbers", "batch", "wide_lengths", "wide_requests", "size", "heads", "blocks", "block_shift",
-    "chunk_shift", "bos", "eos", "share", "programs", "room", "topk_val", "max_topk_val", "listed",
+    "numbers", "batch", "wide_lengths", "wide_requests", "size", "heads", "blocks", "width",
+    "block_shift", "chunk_shift", "bos", "eos", "share", "programs", "room", "topk_val", "max_topk_val",
+    "listed",
 )  # fmt: skip
 _FLOATS = ("dense", "dense_block", "sparse", "score_block", "chosen_block")
 
@@ -101,6 +102,7 @@ def _constants(planner: Planner) -> _Plan:
         size=size.requests,
         heads=size.heads,
         blocks=size.blocks,
+        width=size.chosen,
         block_shift=size.block_size.bit_length() - 1,
         chunk_shift=size.chunk.bit_length() - 1,
         bos=size.bos,

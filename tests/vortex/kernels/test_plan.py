@@ -7,6 +7,7 @@ import ctypes
 import os
 import shutil
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vortex.budget import parse_policy
 from vortex.budget.compiled import CompiledPolicy, policy_of
 from vortex.config import VortexConfig
 from vortex.errors import ConfigError, PolicyError
@@ -270,6 +272,48 @@ def test_counts_add_up_over_steps() -> None:
     assert counts[Count.BLOCKS_FINISHED] == 3 * 5
     assert counts[Count.BLOCKS_READ] == 3 * (6 + 1 + 6 + 6)
     assert counts[Count.BLOCKS_TOTAL] == 3 * (19 + 1 + 32 + 32)
+
+
+class Liar:
+    """A rule whose device does not say what the host was told when the lists were made."""
+
+    def __init__(self, host: str, device: str) -> None:
+        self.host, self.device = parse_policy(host), parse_policy(device)
+
+    def evaluate_many(self, *given: Any) -> np.ndarray:
+        return self.host.evaluate_many(*given)
+
+    def cuda(self) -> str:
+        return self.device.cuda()
+
+    def tell(self) -> None:
+        self.host = self.device
+
+
+@pytest.mark.parametrize(
+    ("listed", "host", "read", "counted"),
+    [(None, 6, 6, 6 + 2), (None, 100, 3, 3 + 2), (9, 6, 9, 2), (9, 100, 3, 2)],
+    ids=["plan", "plan, never sparse", "Union", "Union, never sparse"],
+)
+def test_lists_are_long_enough_whatever_the_device_says(
+    monkeypatch: pytest.MonkeyPatch, listed: int | None, host: int, read: int, counted: int
+) -> None:
+    """A policy that chooses more on the device than on the host: no part reads past a list, and the step
+    counts what is read. Where the host has found no sparse row, lists have their least length."""
+    config = VortexConfig(schedule_policy="return 1;", block_size=16)
+    rule = Liar(f"return {host};", "return cached_block_len - 1;")
+    monkeypatch.setattr("vortex.kernels.plan.policy_of", lambda _: rule)
+    width = longest_list(rule, config, 64, listed)
+    size = StepSize(2, 1, 64, width, 16, 1, 1, 32, 1, 4)
+    planner, step = Planner(size, config, DEVICE, listed=listed), DeviceStep(size, DEVICE)
+    rule.tell()
+    planner.run(step, torch.tensor([64 * 16, 2 * 16], device=DEVICE))
+    assert step.n.tolist() == [64, 2]
+    if listed is None:
+        assert step.chosen.tolist() == [read, 2]
+    check_parts(step, np.array([read, 2]))
+    assert width == read
+    assert int(planner.counts[Count.BLOCKS_READ]) == counted
 
 
 def test_what_does_not_fit_is_refused() -> None:
