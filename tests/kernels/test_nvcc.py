@@ -60,12 +60,31 @@ def test_cuda_files_compile(name: str, architecture: str, tmp_path: Path) -> Non
         assert max(spilled(library).values(), default=0) <= SPILLED.get(name, 0)
 
 
-def spilled(library: Path) -> dict[str, int]:
-    """Bytes of local memory a thread, of the kernels that use any."""
+EARLY = 'extern "C" __global__ void early() { asm volatile("griddepcontrol.launch_dependents;"); }'
+
+
+@needs_nvcc
+def test_nothing_starts_before_the_plan_is_complete(tmp_path: Path) -> None:
+    """Later kernels read what it wrote without waiting for the kernel in front of them."""
+
+    def instructions(name: str, source: str) -> str:
+        return shown("-sass", cuda.build(name, source, "sm_90a", str(tmp_path)))
+
+    assert "PREEXIT" in instructions("early", EARLY)
+    assert "PREEXIT" not in instructions("plan", FILES["plan"]())
+
+
+def shown(what: str, library: Path) -> str:
+    """What cuobjdump says of a library."""
     import triton
 
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-    said = subprocess.run([tool, "-res-usage", library], capture_output=True, text=True, check=True).stdout
+    return subprocess.run([tool, what, library], capture_output=True, text=True, check=True).stdout
+
+
+def spilled(library: Path) -> dict[str, int]:
+    """Bytes of local memory a thread, of the kernels that use any."""
+    said = shown("-res-usage", library)
     found = re.findall(r"Function (\S+):\s+REG:\d+ STACK:(\d+)", said)
     assert found
     return {name: int(stack) for name, stack in found if int(stack)}

@@ -3,6 +3,13 @@
 //
 // Block 0 makes the counts and the attention work. Each other block has a share of one request: it copies that
 // of the block table, finds out how much scoring work lies before the request, and writes that of its share.
+//
+// Later kernels may read what stands here before they wait for the kernel in front of them
+// (griddepcontrol.wait): the plan is complete when any kernel after it starts. Therefore it is launched like
+// any other kernel, when all before it is complete, and never lets its dependents start early
+// (griddepcontrol.launch_dependents): they start when all of its threads have ended, and a fence is the last
+// thing that these do, so that a kernel that does not wait sees what they wrote. A kernel that itself lets its
+// dependents start early must wait first, or the plan may still run two kernels on.
 #include <cuda_runtime.h>
 
 namespace {
@@ -268,6 +275,7 @@ __global__ void __launch_bounds__(THREADS, 2) plan(const __grid_constant__ Plan 
   extern __shared__ int work[];
   if (blockIdx.x == 0) plan_requests(p, work, work + p.size);
   else plan_share(p, blockIdx.x - 1);
+  __threadfence();  // see the top of the file
 }
 
 }  // namespace
