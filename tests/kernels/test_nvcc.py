@@ -60,6 +60,19 @@ def test_cuda_files_compile(name: str, architecture: str, tmp_path: Path) -> Non
         assert max(spilled(library).values(), default=0) <= SPILLED.get(name, 0)
 
 
+@needs_nvcc
+def test_a_large_policy_is_compiled_once(tmp_path: Path) -> None:
+    """Not for each of its uses, and what its operators need is called: otherwise nvcc takes a minute."""
+    lines = [f"if (a > {i}.0f) a = log2f(a) / b; else b = log2f(b) / a;" for i in range(140)]
+    text = f"float a = cached_block_len; float b = topk_val; {' '.join(lines)} return int(a + b);"
+
+    def instructions(policy: str) -> int:
+        source = plan_cuda.plan_source(parse_policy(policy).cuda())
+        return len(shown("-sass", cuda.build("plan", source, "sm_90a", str(tmp_path))).splitlines())
+
+    assert instructions(text) < 6 * instructions("return topk_val;")
+
+
 EARLY = 'extern "C" __global__ void early() { asm volatile("griddepcontrol.launch_dependents;"); }'
 
 

@@ -3,6 +3,8 @@
 The `_rn` and `_rz` intrinsics keep the compiler from contracting a product and a sum into an fma, and
 unsigned arithmetic keeps int overflow defined, so that the device computes what `scalar.py` computes.
 Compile without `-ftz=true` or `--use_fast_math`: those change what small numbers mean.
+
+What takes many instructions is called, not inlined: a policy of 8 KB would keep nvcc busy for a minute.
 """
 
 from __future__ import annotations
@@ -17,27 +19,27 @@ __device__ __forceinline__ int add(int a, int b) { return (int)((unsigned)a + (u
 __device__ __forceinline__ int sub(int a, int b) { return (int)((unsigned)a - (unsigned)b); }
 __device__ __forceinline__ int mul(int a, int b) { return (int)((unsigned)a * (unsigned)b); }
 __device__ __forceinline__ int neg(int a) { return (int)(0u - (unsigned)a); }
-__device__ __forceinline__ int div(int a, int b) { return b == 0 ? 0 : b == -1 ? neg(a) : a / b; }
-__device__ __forceinline__ int rem(int a, int b) { return b == 0 ? a : b == -1 ? 0 : a % b; }
+__device__ __noinline__ int div(int a, int b) { return b == 0 ? 0 : b == -1 ? neg(a) : a / b; }
+__device__ __noinline__ int rem(int a, int b) { return b == 0 ? a : b == -1 ? 0 : a % b; }
 __device__ __forceinline__ int shl(int a, int b) { return (int)((unsigned)a << (b & 31)); }
 __device__ __forceinline__ int shr(int a, int b) { return a >> (b & 31); }
 __device__ __forceinline__ int abs(int a) { return a < 0 ? neg(a) : a; }
 __device__ __forceinline__ float add(float a, float b) { return __fadd_rn(a, b); }
 __device__ __forceinline__ float sub(float a, float b) { return __fsub_rn(a, b); }
 __device__ __forceinline__ float mul(float a, float b) { return __fmul_rn(a, b); }
-__device__ __forceinline__ float div(float a, float b) { return __fdiv_rn(a, b); }
+__device__ __noinline__ float div(float a, float b) { return __fdiv_rn(a, b); }
 __device__ __forceinline__ float neg(float a) { return -a; }
 __device__ __forceinline__ float abs(float a) { return fabsf(a); }
 __device__ __forceinline__ double add(double a, double b) { return __dadd_rn(a, b); }
 __device__ __forceinline__ double sub(double a, double b) { return __dsub_rn(a, b); }
 __device__ __forceinline__ double mul(double a, double b) { return __dmul_rn(a, b); }
-__device__ __forceinline__ double div(double a, double b) { return __ddiv_rn(a, b); }
+__device__ __noinline__ double div(double a, double b) { return __ddiv_rn(a, b); }
 __device__ __forceinline__ double neg(double a) { return -a; }
 __device__ __forceinline__ double abs(double a) { return fabs(a); }
 template <typename T> __device__ __forceinline__ T min(T a, T b) { return b < a || a != a ? b : a; }
 template <typename T> __device__ __forceinline__ T max(T a, T b) { return b > a || a != a ? b : a; }
-__device__ __forceinline__ float sqrt(float a) { return __fsqrt_rn(a); }
-__device__ __forceinline__ float log2(float a) { return __double2float_rn(::log2((double)a)); }
+__device__ __noinline__ float sqrt(float a) { return __fsqrt_rn(a); }
+__device__ __noinline__ float log2(float a) { return __double2float_rn(::log2((double)a)); }
 template <typename T> __device__ __forceinline__ int to_int(T a) { return (int)a; }
 __device__ __forceinline__ int to_int(float a) { return a != a ? 0 : __float2int_rz(a); }
 __device__ __forceinline__ int to_int(double a) { return a != a ? 0 : __double2int_rz(a); }

@@ -27,6 +27,10 @@ LONGEST_BUILD = 300
 """Seconds that nvcc may take for one file."""
 
 
+class BuildError(ConfigError):
+    """nvcc does not compile a file, or needs too long for it."""
+
+
 _chosen: str | None = None
 
 
@@ -77,10 +81,10 @@ def _compile(command: Sequence[str], name: str) -> None:
             command, capture_output=True, text=True, errors="replace", check=False, timeout=LONGEST_BUILD
         )
     except subprocess.TimeoutExpired:
-        raise ConfigError(f"nvcc needs more than {LONGEST_BUILD} s for the kernel {name}") from None
+        raise BuildError(f"nvcc needs more than {LONGEST_BUILD} s for the kernel {name}") from None
     if done.returncode:
         said = (done.stderr or done.stdout).strip()[:_LONGEST_MESSAGE]
-        raise ConfigError(f"nvcc does not compile the kernel {name}: {said}")
+        raise BuildError(f"nvcc does not compile the kernel {name}: {said}")
 
 
 @functools.cache

@@ -54,7 +54,8 @@ __device__ int blocks_of(const Plan &p, int length) {
   return (int)(((long long)length + (1 << p.block_shift) - 1) >> p.block_shift);
 }
 
-__device__ Budget budget(const Plan &p, int request) {
+// Not inlined: the policy would be compiled for each of its uses.
+__device__ __noinline__ Budget budget(const Plan &p, int request) {
   int length = length_of(p, request), n = blocks_of(p, length);
   if (n == 0) return {length, 0, 0};
   int reserved = p.bos + p.eos, chosen = schedule_policy(n, p.topk_val, p.topk_ratio, p.bos, p.eos);

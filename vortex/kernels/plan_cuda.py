@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from vortex.budget.policy import default_policy
-from vortex.errors import ConfigError, PolicyError
+from vortex.errors import PolicyError
 from vortex.kernels import cuda
 from vortex.kernels.plan_count import CUTS, PART_COST, PART_TOKENS, Count
 from vortex.runtime.device import DeviceStep
@@ -61,10 +61,10 @@ class PlanKernel:
                 cuda.architecture(device),
                 planner.config.compilation_cache_dir,
             )
-        except ConfigError as error:
-            if planner.policy is None or "does not compile" not in str(error):
+        except cuda.BuildError as error:
+            if planner.policy is None:
                 raise
-            raise PolicyError(str(error)) from None
+            raise PolicyError(f"with this schedule_policy {error}") from None
         self._launch = cuda.load(library).vortex_plan
         self._processors = torch.cuda.get_device_properties(device).multi_processor_count
         self._plan = _constants(planner)

@@ -147,6 +147,7 @@ HOST = """
 #include <cstdint>
 #define __device__
 #define __forceinline__ inline
+#define __noinline__
 static float __fadd_rn(float a, float b) { return a + b; }
 static float __fsub_rn(float a, float b) { return a - b; }
 static float __fmul_rn(float a, float b) { return a * b; }

@@ -7,6 +7,7 @@ import ctypes
 import os
 import shutil
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from vortex.errors import ConfigError, PolicyError
 from vortex.kernels import cuda
 from vortex.kernels.plan import Planner, longest_list
 from vortex.kernels.plan_count import PART_TOKENS, Count, Crossover
-from vortex.kernels.plan_cuda import _constants, plan_source
+from vortex.kernels.plan_cuda import PlanKernel, _constants, plan_source
 from vortex.runtime.device import DeviceStep, StepSize
 from vortex.runtime.plan import make_plan
 
@@ -353,6 +354,21 @@ def test_the_kernel_fills_what_its_twin_fills(case: Given) -> None:
         for name, count in (("chunks", step.chunk_count), ("parts", step.part_count)):
             assert torch.equal(getattr(step, name)[: int(count)].cpu(), getattr(twin, name)[: int(count)])
         assert planner.counts.tolist() == twin_planner.counts.tolist()
+
+
+@pytest.mark.skipif(NVCC is None, reason="nvcc is not installed here")
+def test_a_policy_that_the_compiler_does_not_end_with_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(cuda, "LONGEST_BUILD", 0.001)
+    monkeypatch.setattr(cuda, "architecture", lambda _: "sm_90a")
+    given = {"topk_val": 4, "block_size": 16, "compilation_cache_dir": str(tmp_path)}
+    for policy, error in ((None, cuda.BuildError), ("return cached_block_len / 3;", PolicyError)):
+        config = VortexConfig(**given, schedule_policy=policy)
+        planner = Planner(sized(config, 2, 1, 64, 1, 4), config)
+        with pytest.raises(error, match=r"nvcc needs more than 0.001 s for the kernel plan") as found:
+            PlanKernel(planner, torch.device("cuda"))
+        assert ("schedule_policy" in str(found.value)) is (policy is not None)
 
 
 @pytest.mark.skipif(NVCC is None, reason="nvcc is not installed here")
