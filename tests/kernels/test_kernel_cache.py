@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 import time
@@ -21,6 +23,12 @@ from vortex.targets.triton import module as modules
 
 FLOW, AT = "gqa_quest_sparse_attention", Geometry(16, 32, 4)
 WRITERS, ROUNDS = 2, 100
+needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not on PATH")
+needs_bwrap = pytest.mark.skipif(
+    shutil.which("bwrap") is None
+    or subprocess.run(["bwrap", "--dev-bind", "/", "/", "true"], capture_output=True).returncode != 0,
+    reason="bwrap, which makes folders read-only, does not run here",
+)
 
 
 def program(folder: Path | None = None) -> TritonProgram:
@@ -94,6 +102,81 @@ def test_processes_that_write_at_once_read_whole_files(tmp_path: Path) -> None:
     running = [started(tmp_path, ROUNDS) for _ in range(WRITERS)]
     assert [process.communicate() for process in running] == [("done\n", "")] * WRITERS
     assert len(files(tmp_path)) == ROUNDS
+
+
+KERNEL = """
+import triton
+import triton.language as tl
+
+@triton.jit
+def fill(x, VALUE: tl.constexpr):
+    tl.store(x, VALUE)
+"""
+USER = """
+import json, os, sys
+from triton.backends.compiler import GPUTarget
+from triton.compiler import compile, make_backend
+from vortex.budget.compiled import cache_folder, compile_policy
+from vortex.kernels import cuda
+from vortex.targets.triton import module
+
+kernel, value = sys.argv[1], int(sys.argv[2])
+for folder in sys.argv[3:]:
+    function, target = module.load(kernel, folder).fill, GPUTarget("cuda", 90, 32)
+    function.device_caches[0] = {}, {}, target, make_backend(target), None
+    function.compile, function.ASTSource = compile, compile.__globals__["ASTSource"]
+    options = make_backend(target).parse_options({})
+    function._do_compile("", {"x": "*i32", "VALUE": "constexpr"}, 0, {(1,): value}, options, {}, True)
+    if value == 1:
+        cuda.build("answer", 'extern "C" int answer() { return 42; }', "sm_90a", folder)
+        compile_policy("int x = 3; while (x) x--; return x;", cache_folder(folder))
+assert "TRITON_CACHE_DIR" not in os.environ
+"""
+"""Uses the caches as an engine does on a GPU, without one: a kernel with a constant, a library, a policy."""
+
+
+def use(home: Path, value: int, *folders: Path, read_only: bool = False) -> str:
+    """Runs USER where Triton's own cache is in `home`; returns what it wrote to stderr."""
+    command = [sys.executable, "-c", USER, KERNEL, str(value), *map(str, folders)]
+    if read_only:
+        ties = [word for folder in folders for word in ("--ro-bind", str(folder), str(folder))]
+        command = ["bwrap", "--dev-bind", "/", "/", *ties, "--", *command]
+    environment = {name: text for name, text in os.environ.items() if name != "TRITON_CACHE_DIR"}
+    environment |= {"TRITON_INTERPRET": "0", "TRITON_HOME": str(home)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+@needs_nvcc
+@needs_bwrap
+def test_a_read_only_folder_serves_what_it_holds(tmp_path: Path) -> None:
+    """A cache that was filled before, as in an image: neither our files nor Triton's are written again. A
+    kernel that it lacks goes to Triton's own cache."""
+    folder, home = tmp_path / "cache", tmp_path / "home"
+    folder.mkdir()
+    use(home, 1, folder)
+    before = {path: path.stat().st_mtime_ns for path in files(folder)}
+    assert {path.relative_to(folder).parts[0] for path in before} == {"triton", "cuda", "policies"}
+    assert any(path.suffix == ".cubin" for path in before)
+    assert files(home) == []
+    assert use(home, 1, folder, read_only=True) == ""
+    assert files(home) == []
+    assert "Triton cannot write to" in use(home, 2, folder, read_only=True)
+    assert any(path.suffix == ".cubin" for path in files(home))
+    assert {path: path.stat().st_mtime_ns for path in files(folder)} == before
+
+
+@needs_nvcc
+def test_every_folder_holds_what_was_made_for_it(tmp_path: Path) -> None:
+    """Two configs of one process."""
+    one, other = tmp_path / "one", tmp_path / "other"
+    use(tmp_path / "home", 1, one, other)
+    assert {path.suffix for path in files(one)} >= {".py", ".so", ".cubin"}
+    assert [path.relative_to(one) for path in files(one)] == [
+        path.relative_to(other) for path in files(other)
+    ]
+    assert files(tmp_path / "home") == []
 
 
 @pytest.mark.parametrize("folder", ["/proc/vortex", "file"])

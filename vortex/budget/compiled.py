@@ -143,7 +143,9 @@ def policy_of(config: VortexConfig) -> Rule | None:
 
 def cache_folder(chosen: str | None = None) -> Path:
     """Where compiled code is kept: `chosen`, or the user's own cache folder. Raises ConfigError where a home
-    is meant and there is none."""
+    is meant and there is none, and for what cannot be a name."""
+    if chosen is not None and not _is_name(chosen):
+        raise ConfigError(f"compilation_cache_dir: {chosen!r} is not the name of a folder")
     try:
         if chosen is not None:
             return Path(chosen).expanduser()
@@ -153,6 +155,13 @@ def cache_folder(chosen: str | None = None) -> Path:
         raise ConfigError(
             f"compilation_cache_dir: {named}, and this user has no home: name an absolute folder"
         ) from None
+
+
+def _is_name(folder: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(folder)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
 
 
 def compile_policy(text: str, folder: Path) -> CompiledPolicy:
@@ -165,7 +174,7 @@ def compile_policy(text: str, folder: Path) -> CompiledPolicy:
         if library.is_file():
             return CompiledPolicy(text, library)
         command = _compiler()
-        library.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        library.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
             built = Path(scratch) / library.name
             _compile(command, source, built)

@@ -31,13 +31,15 @@ class BuildError(ConfigError):
     """nvcc does not compile a file, or needs too long for it."""
 
 
-_chosen: str | None = None
+_folders: list[str | None] = [None]
 
 
 def keep_in(folder: str | None) -> None:
-    """Where this process keeps what it builds from now on: a `compilation_cache_dir`."""
-    global _chosen
-    _chosen = folder
+    """Where this process keeps what it builds from now on: a `compilation_cache_dir`. What lies in those
+    that were named before is found there."""
+    if folder in _folders:
+        _folders.remove(folder)
+    _folders.insert(0, folder)
 
 
 def architecture(device: torch.device | None = None) -> str:
@@ -56,14 +58,16 @@ def build(name: str, source: str, target: str, folder: str | None = None) -> Pat
     """The shared library of a CUDA source for `target` ("sm_90a"), compiled unless it is in the cache. Any
     number of processes may ask at once. Raises ConfigError with the compiler's message."""
     key = hashlib.sha256("\n".join((target, *FLAGS, source)).encode()).hexdigest()
-    library = cache_folder(folder or _chosen) / "cuda" / f"{name}-{key[:32]}.so"
+    folders = [folder] if folder is not None else _folders
+    places = [cache_folder(each) / "cuda" / f"{name}-{key[:32]}.so" for each in folders]
+    library = places[0]
     try:
-        if library.is_file():
-            return library
+        if (found := next(filter(Path.is_file, places), None)) is not None:
+            return found
         nvcc = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
         if nvcc is None:
             raise ConfigError(f"the kernel {name} needs nvcc on PATH (or in /usr/local/cuda/bin)")
-        library.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        library.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
             file = Path(scratch) / f"{name}.cu"
             file.write_text(source)

@@ -19,8 +19,9 @@ pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is no
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
+    before = list(cuda._folders)
     yield
-    cuda.keep_in(None)
+    cuda._folders[:] = before
 
 
 def test_the_chosen_folder_holds_what_is_built(tmp_path: Path) -> None:
@@ -28,6 +29,16 @@ def test_the_chosen_folder_holds_what_is_built(tmp_path: Path) -> None:
     library = cuda.build("answer", SOURCE, "sm_90a")
     assert library.parent == tmp_path / "cuda"
     assert cuda.load(library).answer() == 42
+
+
+def test_what_lies_in_a_folder_that_was_named_before_is_found(tmp_path: Path) -> None:
+    one, other = (str(tmp_path / name) for name in ("one", "other"))
+    cuda.keep_in(one)
+    first = cuda.build("answer", SOURCE, "sm_90a")
+    cuda.keep_in(other)
+    assert cuda.build("answer", SOURCE, "sm_90a") == first
+    assert cuda.build("answer", SOURCE + "// other\n", "sm_90a").parent == tmp_path / "other" / "cuda"
+    assert cuda.build("answer", SOURCE, "sm_90a", other).parent == tmp_path / "other" / "cuda"
 
 
 def test_a_library_is_built_once(tmp_path: Path) -> None:
@@ -53,7 +64,7 @@ def test_a_gpu_without_clusters_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
         cuda.architecture()
 
 
-@pytest.mark.parametrize("folder", ["~nobody-of-this-name/x", "/dev/null/x", "x" * 300])
+@pytest.mark.parametrize("folder", ["~nobody-of-this-name/x", "/dev/null/x", "x" * 300, "a\0b", "\ud800"])
 def test_a_folder_that_cannot_be(folder: str) -> None:
     with pytest.raises(ConfigError, match="compilation_cache_dir: "):
         cuda.build("answer", SOURCE, "sm_90a", folder)

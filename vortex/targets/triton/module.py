@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 import sys
-import tempfile
+import uuid
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -31,11 +30,10 @@ def written(text: str, folder: str | None = None) -> Path:
     except (OSError, UnicodeDecodeError):
         pass
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-        os.replace(name, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
+        scratch.write_text(text)
+        scratch.replace(path)
     except OSError as error:
         raise ConfigError(f"compilation_cache_dir: cannot write {path.parent}: {error}") from None
     return path
@@ -44,12 +42,9 @@ def written(text: str, folder: str | None = None) -> Path:
 @lru_cache(maxsize=512)
 def load(text: str, folder: str | None = None) -> ModuleType:
     """The module of a text, imported once a process. What Triton compiles of it is kept in `folder` too, if
-    one is named and the environment does not say where (`TRITON_CACHE_DIR`)."""
-    from vortex.kernels.triton_setup import triton  # before a kernel is defined
+    one is named."""
+    from vortex.kernels.triton_setup import keep_kernels  # before a kernel is defined
 
-    del triton
-    if folder is not None:
-        os.environ.setdefault("TRITON_CACHE_DIR", str(cache_folder(folder) / "triton" / "compiled"))
     path = written(text, folder)
     name = f"vortex_generated_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
@@ -58,4 +53,6 @@ def load(text: str, folder: str | None = None) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # the interpreter reads a kernel's source through it
     spec.loader.exec_module(module)
+    if folder is not None:
+        keep_kernels(module, path.parent / "compiled")
     return module
