@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.kernels.launches import Launch
 
 ARCHITECTURES = (90, 100)
-SHARED_BYTES = {90: 227 << 10, 100: 227 << 10}
+SHARED_BYTES = {90: 227 << 10, 100: 227 << 10, 120: 99 << 10}
 """Shared memory that one program may take, by compute capability (CUDA C++ programming guide, table of
 technical specifications)."""
 

@@ -50,6 +50,12 @@ def test_shipped_flows(name: str) -> None:
 
 
 @pytest.mark.full
+@pytest.mark.parametrize("name", ["Qwen3-8B", "GLM-4.7-Flash"])
+def test_shipped_flows_for_geforce(name: str) -> None:
+    check(compiled(of_shipped_flows(MODELS[name]), (120,)))
+
+
+@pytest.mark.full
 @pytest.mark.parametrize("settings", [{"block_size": 128}, {"use_tensor_core": True}, {"dtype": "fp8_e4m3"}])
 @pytest.mark.parametrize("name", ["Qwen3-8B", "GLM-4.7-Flash"])
 def test_shipped_flows_with_other_settings(name: str, settings: dict[str, object]) -> None:

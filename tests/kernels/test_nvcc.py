@@ -50,7 +50,9 @@ SPILLED = {"topk": 32, "topk of a Union, float32": 64}
 
 
 @needs_nvcc
-@pytest.mark.parametrize("architecture", ["sm_90a", "sm_100a"])
+@pytest.mark.parametrize(
+    "architecture", ["sm_90a", "sm_100a", pytest.param("sm_120a", marks=pytest.mark.full)]
+)
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in IN_SAMPLE else pytest.mark.full) for name in FILES]
 )

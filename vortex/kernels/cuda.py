@@ -22,6 +22,8 @@ from vortex.errors import ConfigError
 
 FLAGS = ("-O3", "-std=c++17", "--shared", "-Xcompiler", "-fPIC", "--fmad=false")
 HEADERS = Path(__file__).parent
+SHARED_BYTES = 227 << 10
+"""Of shared memory that a block may have on the GPUs that the kernels are written for."""
 _LONGEST_MESSAGE = 4000
 LONGEST_BUILD = 300
 """Seconds that nvcc may take for one file."""
@@ -42,16 +44,29 @@ def keep_in(folder: str | None) -> None:
     _folders.insert(0, folder)
 
 
+def refusal(device: torch.device | None = None) -> str | None:
+    """Why the kernels do not run on a GPU; None where they do, and where there is none to ask. They need
+    clusters, launches that depend on each other, and the shared memory that attention keeps tiles in: GeForce
+    GPUs of compute capability 12 have the first two."""
+    if not torch.cuda.is_available():
+        return None
+    found = torch.cuda.get_device_properties(device)
+    if found.major < 9:
+        capability = f"{found.major}.{found.minor}"
+        return f"the CUDA kernels need a GPU of compute capability 9.0 or later, this one has {capability}"
+    shared = int(found.shared_memory_per_block_optin)  # type: ignore[attr-defined]
+    if shared < SHARED_BYTES:
+        needed = f"{SHARED_BYTES >> 10} KB of shared memory a block"
+        return f"the CUDA kernels need {needed}, this GPU has {shared >> 10}"
+    return None
+
+
 def architecture(device: torch.device | None = None) -> str:
-    """`sm_90a` and the like, of a GPU. Raises ConfigError for one that lacks what the kernels are made of:
-    clusters, and launches that depend on each other."""
+    """`sm_90a` and the like, of a GPU. Raises ConfigError for one that the kernels do not run on."""
+    if reason := refusal(device):
+        raise ConfigError(f"{reason}: use the target 'torch' (VORTEX_TARGET=torch in SGLang)")
     major, minor = torch.cuda.get_device_capability(device)
-    if major < 9:
-        raise ConfigError(
-            "the CUDA kernels need a GPU of compute capability 9.0 or later, this one has "
-            f"{major}.{minor}: use the target 'torch' (VORTEX_TARGET=torch in SGLang)"
-        )
-    return f"sm_{major}{minor}" + ("a" if major >= 9 else "")
+    return f"sm_{major}{minor}a"
 
 
 def build(name: str, source: str, target: str, folder: str | None = None) -> Path:

@@ -1,8 +1,26 @@
-"""The target where nobody names one: generated kernels on a GPU, PyTorch elsewhere."""
+"""The target where nobody names one: generated kernels on a GPU that runs them, PyTorch elsewhere."""
 
 from __future__ import annotations
 
+import logging
+from functools import cache
+
+logger = logging.getLogger(__name__)
+
 
 def default_target(device: str) -> str:
-    """The name of the target on a type of device ("cuda", "cpu")."""
-    return "triton" if device == "cuda" else "torch"
+    """The name of the target on a type of device ("cuda", "cpu"). Of a GPU that does not run the kernels a
+    warning says why, once."""
+    if device != "cuda":
+        return "torch"
+    from vortex.kernels.cuda import refusal
+
+    reason = refusal()
+    if reason is not None:
+        _warn(reason)
+    return "triton" if reason is None else "torch"
+
+
+@cache
+def _warn(reason: str) -> None:
+    logger.warning("vortex: the target is 'torch', which plans on the host and is slow: %s", reason)

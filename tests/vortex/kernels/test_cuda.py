@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from vortex.budget.compiled import cache_folder, compile_policy
 from vortex.errors import ConfigError
@@ -53,15 +52,6 @@ def test_what_the_compiler_says(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nvcc does not compile the kernel wrong: (.|\n)*undefined"):
         cuda.build("wrong", 'extern "C" int answer() { return missing; }\n', "sm_90a", str(tmp_path))
     assert list((tmp_path / "cuda").iterdir()) == []
-
-
-def test_a_gpu_without_clusters_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    for found, name in (((9, 0), "sm_90a"), ((10, 0), "sm_100a")):
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, found=found: found)
-        assert cuda.architecture() == name
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
-    with pytest.raises(ConfigError, match=r"9\.0 or later, this one has 8\.0: use the target 'torch'"):
-        cuda.architecture()
 
 
 @pytest.mark.parametrize("folder", ["~nobody-of-this-name/x", "/dev/null/x", "x" * 300, "a\0b", "\ud800"])
