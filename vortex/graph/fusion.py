@@ -4,6 +4,9 @@ The cache program is one kernel a finished block. In the indexer, ops fuse greed
 level that work on a row alone (on the query, say) are one kernel; then those that work on each block are one
 kernel; then each op over the blocks of a row is a kernel of its own. What needs results of a later kind is
 of the next level. The selection is one kernel.
+
+This is what a flow is priced by, whatever runs it. Generated kernels (`vortex.targets.triton.schedule`) pass
+through the blocks as often or less: an op over blocks needs no kernel of its own there.
 """
 
 from __future__ import annotations

@@ -9,9 +9,10 @@ import pytest
 from tests.vortex.graph.random_graphs import random_graph
 from vortex.errors import GraphError
 from vortex.flow import load_graph
-from vortex.graph import Geometry, Ref, Stage
+from vortex.graph import FlowGraph, Geometry, Ref, Stage
 from vortex.graph.build import GraphBuilder
 from vortex.graph.fusion import Kernel, Kind, cut
+from vortex.targets.triton import TritonProgram
 
 AT = Geometry(16, 128, 4)
 
@@ -84,3 +85,24 @@ def test_kernels_run_in_order_and_every_op_once(part: int) -> None:
         assert left <= {"Load", "Parameter"}
         saved = [name for kernel in kernels.scoring for name in kernel.fields]
         assert sorted(saved) == sorted(node.output for node in graph.indexer if node.output is not None)
+
+
+def passes(graph: FlowGraph, geometry: Geometry) -> tuple[int, int]:
+    """How often the scored blocks of a row are gone through: by generated kernels, and by these ones."""
+    generated = TritonProgram(graph, geometry, "bfloat16").schedule.stages
+    kernels = cut(graph.instantiate(geometry)).scoring
+    over_blocks = [kernel for kernel in kernels if kernel.kind in (Kind.BLOCK, Kind.ACROSS)]
+    return sum(stage.has_kernel and not stage.of_rows for stage in generated), len(over_blocks)
+
+
+def test_generated_kernels_go_through_the_blocks_no_more_often() -> None:
+    """The price of a flow is an upper bound of what the triton target does."""
+    assert passes(load_graph("gqa_quest_sparse_attention"), AT) == (1, 1)
+    assert passes(load_graph("gqa_block_sparse_attention"), AT) == (2, 3)
+    for seed in range(100):
+        try:
+            graph = random_graph(Random(seed), ops=16)
+            generated, priced = passes(graph, graph.traced_at)
+        except GraphError:  # too large to be real
+            continue
+        assert generated <= priced
