@@ -17,11 +17,10 @@ from vortex.kernels.lists import count_sparse
 from vortex.kernels.plan import Planner, longest_list
 from vortex.kernels.plan_count import Count
 from vortex.kernels.topk import Selector
-from vortex.ops.emit import power_of_two
 from vortex.runtime.crossover import crossover_of
 from vortex.runtime.device import DeviceStep, StepSize
 from vortex.runtime.dtypes import TORCH_DTYPES
-from vortex.runtime.summaries import saved_fields
+from vortex.runtime.fields import allocate, clear, saved_fields
 from vortex.targets.base import LayerCache
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ def step_size(
         block_size=geometry.block_size,
         bos=config.block_reserved_bos,
         eos=config.block_reserved_eos,
-        chunk=min(config.workload_chunk_size, power_of_two(blocks)),
+        chunk=min(config.workload_chunk_size, 1 << (blocks - 1).bit_length()),
         share=share,
         programs=attention_programs(heads, device),
     )
@@ -85,6 +84,7 @@ class DeviceDecode:
         from vortex.targets.triton import TritonProgram
 
         keep_in(config.compilation_cache_dir)
+        concrete = graph.instantiate(geometry)
         self.layers, self.size, self.device = dict(layers), size, torch.device(device)
         self.program: TritonProgram = TritonProgram(
             graph,
@@ -93,7 +93,7 @@ class DeviceDecode:
             use_tensor_core=config.use_tensor_core,
             cache_dir=config.compilation_cache_dir,
         )
-        self.saved = saved_fields(graph.instantiate(geometry))
+        self.saved = saved_fields(concrete)
         self.dtype = TORCH_DTYPES[config.dtype]
         self.allocate()
         pool = next(iter(self.layers.values())).pool
@@ -101,7 +101,7 @@ class DeviceDecode:
         self.step = DeviceStep(size, device)
         self.buffers = self.program.buffers(size, self.device)
         quotas = tuple(pick.k for pick in self.program.selections)
-        self.selector = Selector(quotas, tolerance(graph.instantiate(geometry)), self.program.score_dtype)
+        self.selector = Selector(quotas, tolerance(concrete), self.program.score_dtype)
         self.attention = decode_attention(
             config.attention_backend, size, geometry.group, geometry.head_dim, self.value_dim, device
         )
@@ -150,8 +150,7 @@ class DeviceDecode:
         """The cache stage of a layer for these block ids, for prefill. Fields that the indexer saves and the
         cache stage does not write start at zero."""
         layer = self.layers[layer_id]
-        for name in self.saved:
-            layer.fields[name][blocks] = 0
+        clear(layer, self.saved, blocks)
         self.program.summarize(layer, blocks)
 
     def counts(self) -> dict[str, int]:
@@ -178,18 +177,10 @@ class DeviceDecode:
 
     def allocate(self) -> None:
         """Make fields that are missing, and enlarge those of pools that have grown; new ones are zero."""
+        fields, request_fields = self.program.fields, self.program.request_fields
         for layer in self.layers.values():
             blocks = layer.pool.k.shape[0] // self.size.block_size * self.size.share
-            for name, shape in self.program.fields.items():
-                old = layer.fields.get(name)
-                if old is None or len(old) < blocks:
-                    dtype = self.dtype if old is None else old.dtype
-                    layer.fields[name] = torch.zeros((blocks, *shape), dtype=dtype, device=self.device)
-                    if old is not None:
-                        layer.fields[name][: len(old)] = old
-            for name, shape in self.program.request_fields.items():
-                if name not in layer.requests:
-                    layer.requests[name] = torch.zeros((self.size.rows, *shape), device=self.device)
+            allocate(layer, fields, request_fields, blocks, self.size.rows, self.dtype)
 
 
 def tolerance(graph: FlowGraph) -> float:

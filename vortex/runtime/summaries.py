@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from vortex.graph.model import FlowGraph, Format, Stage
+from vortex.runtime.fields import allocate
 from vortex.runtime.table import BlockTable
 
 if TYPE_CHECKING:
@@ -30,13 +30,8 @@ class Summaries:
         self.program = program
         self.layers = layers
         self.done = np.zeros(requests, dtype=np.int64)
-        if program is not None:
-            for layer in layers:
-                layer.fields = {name: self._zeros(layer, shape) for name, shape in program.fields.items()}
-                layer.requests = {
-                    name: torch.zeros((requests * heads, *shape), device=layer.pool.k.device)
-                    for name, shape in program.request_fields.items()
-                }
+        self.rows = requests * heads
+        self.grow()
 
     def due(self, table: BlockTable, sparse: np.ndarray, finished: np.ndarray) -> list[slice | torch.Tensor]:
         """The blocks of the requests `sparse` that are finished and not summarised; they count as done from
@@ -77,26 +72,10 @@ class Summaries:
         self.done = self.done[alive]
 
     def grow(self) -> None:
-        """Follow pools that have grown; new blocks start as zeros."""
-        for layer in self.layers if self.program else ():
-            for name, shape in self._shapes().items():
-                old, new = layer.fields[name], self._zeros(layer, shape)
-                new[: old.shape[0]] = old
-                layer.fields[name] = new
-
-    def _shapes(self) -> dict[str, tuple[int, int]]:
-        assert self.program is not None
-        return self.program.fields
-
-    def _zeros(self, layer: LayerCache, shape: tuple[int, int]) -> torch.Tensor:
-        assert self.program is not None
-        blocks = layer.pool.k.shape[0] // self.program.geometry.block_size
-        if layer.pool.k.device.type == "cpu":  # numpy leaves untouched pages of a large array unallocated
-            return torch.from_numpy(np.zeros((blocks, *shape), dtype=np.float32))
-        return torch.zeros((blocks, *shape), device=layer.pool.k.device)
-
-
-def saved_fields(graph: FlowGraph) -> tuple[str, ...]:
-    """Fields of blocks that the indexer saves: a block that is used again starts them from zeros."""
-    written = {node.output for node in graph.program(Stage.INDEXER)}
-    return tuple(f.name for f in graph.fields if f.format is Format.PAGED and f.name in written)
+        """Follow pools that have grown."""
+        if self.program is None:
+            return
+        for layer in self.layers:
+            blocks = layer.pool.k.shape[0] // self.program.geometry.block_size
+            shapes = self.program.fields, self.program.request_fields
+            allocate(layer, *shapes, blocks, self.rows, torch.float32)

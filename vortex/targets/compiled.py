@@ -15,6 +15,7 @@ from vortex.graph.geometry import Geometry
 from vortex.graph.model import Attr, FlowGraph, Format, Node, Ref, RefKind, Stage
 from vortex.ops import Args, OpDef, find_op
 from vortex.runtime.dtypes import rounded
+from vortex.runtime.fields import field_shapes
 from vortex.runtime.pool import take
 from vortex.targets.base import LayerCache
 
@@ -38,8 +39,8 @@ class CompiledGraph:
     def __init__(self, graph: FlowGraph, geometry: Geometry, dtype: Dtype) -> None:
         self.geometry, self.dtype = geometry, dtype
         self.graph = self.rewritten(graph.instantiate(geometry))
-        self.fields = self._shapes(Format.PAGED)
-        self.request_fields = self._shapes(Format.SLOTTED)
+        self.fields = field_shapes(self.graph, Format.PAGED)
+        self.request_fields = field_shapes(self.graph, Format.SLOTTED)
         self.cache = _instructions(Stage.CACHE, self.graph.cache)
         self.indexer = _instructions(Stage.INDEXER, self.graph.indexer)
         self.selections = self.graph.selections
@@ -50,10 +51,6 @@ class CompiledGraph:
     def rewritten(self, graph: FlowGraph) -> FlowGraph:
         """A hook for targets: an equal graph that they run faster."""
         return graph
-
-    def _shapes(self, format: Format) -> dict[str, tuple[int, int]]:
-        fields = [field for field in self.graph.fields if field.format is format]
-        return {field.name: (field.rows.hint, field.cols.hint) for field in fields}
 
     def _live(self) -> tuple[Instruction, ...]:
         """The indexer's instructions that a score or a side effect needs, in order; those that select are

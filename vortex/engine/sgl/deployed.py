@@ -17,8 +17,8 @@ from vortex.engine.sgl.counters import EngineCounters
 from vortex.errors import ConfigError
 from vortex.graph.model import Format
 from vortex.runtime.dtypes import TORCH_DTYPES
+from vortex.runtime.fields import allocate, field_shapes, saved_fields
 from vortex.runtime.pool import KVPool
-from vortex.runtime.summaries import saved_fields
 from vortex.targets.base import LayerCache, Program
 
 if TYPE_CHECKING:
@@ -65,16 +65,10 @@ class Deployed(ABC):
         concrete = graph.instantiate(geometry)
         self.saved = saved_fields(concrete)
         self.layers = {index: LayerCache(index, pool) for index, pool in pools.items()}
-        dtype = TORCH_DTYPES[config.dtype]
+        fields, request_fields = (field_shapes(concrete, kind) for kind in (Format.PAGED, Format.SLOTTED))
+        rows, dtype = room.requests * self.heads, TORCH_DTYPES[config.dtype]
         for layer in self.layers.values():
-            for field in concrete.fields:
-                shape = field.rows.hint, field.cols.hint
-                if field.format is Format.PAGED:
-                    blocks = self.blocks_of(layer)
-                    layer.fields[field.name] = torch.zeros((blocks, *shape), dtype=dtype, device=room.device)
-                elif field.format is Format.SLOTTED:
-                    rows = room.requests * self.heads
-                    layer.requests[field.name] = torch.zeros((rows, *shape), device=room.device)
+            allocate(layer, fields, request_fields, self.blocks_of(layer), rows, dtype)
         self.finished: torch.Tensor | None = None
         """Ids of the blocks that the tokens of the step complete, of all kv heads; None: there are none."""
         self.decodes = False
@@ -90,6 +84,11 @@ class Deployed(ABC):
                 for field in (*layer.fields.values(), *layer.requests.values())
             ),
         )
+        self.start()
+
+    @abstractmethod
+    def start(self) -> None:
+        """Make `program` and what runs it; the fields are there."""
 
     @abstractmethod
     def plan(self, batch: Any, requests: int, req_to_token: torch.Tensor) -> bool:
@@ -154,8 +153,8 @@ class Deployed(ABC):
 
 def summary_bytes(graph: FlowGraph, geometry: Geometry, config: VortexConfig) -> int:
     """Bytes of the fields of one block of one kv head."""
-    fields = graph.instantiate(geometry).fields
-    numbers = sum(f.rows.hint * f.cols.hint for f in fields if f.format is Format.PAGED)
+    shapes = field_shapes(graph.instantiate(geometry), Format.PAGED).values()
+    numbers = sum(rows * cols for rows, cols in shapes)
     return numbers * TORCH_DTYPES[config.dtype].itemsize
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,9 +17,7 @@ from vortex.runtime.decode import DeviceDecode, step_size
 from vortex.runtime.pool import KVPool
 
 if TYPE_CHECKING:
-    from vortex.config import VortexConfig
     from vortex.graph.geometry import Geometry
-    from vortex.graph.model import FlowGraph
 
 logger = logging.getLogger(__name__)
 
@@ -32,17 +30,10 @@ class DeviceDeployed(Deployed):
 
     target = KERNELS
 
-    def __init__(
-        self,
-        config: VortexConfig,
-        graph: FlowGraph,
-        geometry: Geometry,
-        pools: Mapping[int, KVPool],
-        room: Room,
-    ) -> None:
+    def start(self) -> None:
+        config, graph, geometry, room = self.config, self.graph, self.geometry, self.room
         if config.attention_backend == "trtllm":
-            _check_xqa(geometry, pools, room)
-        super().__init__(config, graph, geometry, pools, room)
+            _check_xqa(geometry, (layer.pool for layer in self.layers.values()), room)
         before = _allocated(room.device)
         size = step_size(
             graph,
@@ -110,13 +101,13 @@ class DeviceDeployed(Deployed):
         return EngineCounters.model_validate({**self.counters.model_dump(), **counted, **changes})
 
 
-def _check_xqa(geometry: Geometry, pools: Mapping[int, KVPool], room: Room) -> None:
+def _check_xqa(geometry: Geometry, pools: Iterable[KVPool], room: Room) -> None:
     """Raises ConfigError where XQA does not serve this engine."""
     from vortex.kernels.xqa import refusal
 
     sizes, latent = (geometry.block_size, geometry.head_dim), bool(geometry.kv_lora_rank)
     reason = "it needs a GPU" if room.device.type != "cuda" else None
-    for pool in pools.values():
+    for pool in pools:
         reason = reason or refusal(room.dtype, pool.k.dtype, sizes, latent)
     if reason:
         raise ConfigError(f"{PREFIX}attention_backend: 'trtllm' is XQA, and {reason}: use 'flashinfer'")

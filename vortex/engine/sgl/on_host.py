@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from vortex.budget.compiled import policy_of
 from vortex.engine.sgl.counters import EngineCounters
-from vortex.engine.sgl.deployed import Deployed, Room
+from vortex.engine.sgl.deployed import Deployed
 from vortex.engine.sgl.target import TORCH
 from vortex.runtime.attention import Workspace
+from vortex.runtime.fields import clear
 from vortex.runtime.plan import BlockList, Plan, SparseRows, make_plan, whole_list
-from vortex.runtime.pool import KVPool
 from vortex.runtime.select import choose_blocks
 from vortex.runtime.table import BlockIds
 from vortex.targets import get_target
-
-if TYPE_CHECKING:
-    from vortex.config import VortexConfig
-    from vortex.graph.geometry import Geometry
-    from vortex.graph.model import FlowGraph
 
 REFRESH_TOKENS = 1 << 16
 """Tokens of one kv head whose blocks are summarised at a time: bounds the float32 intermediates."""
@@ -49,18 +43,10 @@ class HostDeployed(Deployed):
 
     target = TORCH
 
-    def __init__(
-        self,
-        config: VortexConfig,
-        graph: FlowGraph,
-        geometry: Geometry,
-        pools: Mapping[int, KVPool],
-        room: Room,
-    ) -> None:
-        super().__init__(config, graph, geometry, pools, room)
-        self.policy = policy_of(config)
+    def start(self) -> None:
+        self.policy = policy_of(self.config)
         self.runs = get_target(TORCH)
-        self.program = self.runs.program(graph, geometry, config.dtype)
+        self.program = self.runs.program(self.graph, self.geometry, self.config.dtype)
         self.quotas = tuple(selection.k for selection in self.program.selections)
         self.work = Workspace()
         self.step: DecodeStep | None = None
@@ -110,8 +96,7 @@ class HostDeployed(Deployed):
     def summarise(self, layer_id: int, blocks: torch.Tensor) -> None:
         layer = self.layers[layer_id]
         for part in torch.split(blocks, max(1, REFRESH_TOKENS // self.block_size)):
-            for name in self.saved:
-                layer.fields[name][part] = 0
+            clear(layer, self.saved, part)
             self.program.summarize(layer, part)
         self.counters.blocks_summarised += len(blocks)
 
