@@ -60,6 +60,10 @@ def test_cuda_files_compile(name: str, architecture: str, tmp_path: Path) -> Non
     library = cuda.build(re.sub(r"\W.*", "", name), FILES[name](), architecture, str(tmp_path))
     if architecture == "sm_90a":  # what they are tuned for
         assert max(spilled(library).values(), default=0) <= SPILLED.get(name, 0)
+    for kernel in shown("-sass", library).split("Function : ")[1:]:
+        # Others rely on it that all before the kernel in front of them is complete: see plan.cu.
+        if "PREEXIT" in kernel:
+            assert kernel.find("ACQBULK") in range(kernel.index("PREEXIT")), "starts others before it waits"
 
 
 @needs_nvcc
