@@ -224,6 +224,14 @@ def test_a_shape_that_the_flow_does_not_serve(folder: Path) -> None:
     assert "does not compile for any shape" in error.message
 
 
+@pytest.mark.parametrize("name", ["a\0b", "~nobody-of-this-name/x"])
+def test_a_folder_that_cannot_be(folder: Path, name: str) -> None:
+    path = write(folder, vortex_compilation_cache_dir=name)
+    (error,) = inspect_engine_config(path, targets=GRAPH_ONLY).errors
+    assert error.key == "vortex_compilation_cache_dir"
+    assert repr(name) in error.message
+
+
 def test_policies(folder: Path) -> None:
     def judged(text: str) -> EngineReport:
         path = write(folder, vortex_schedule_policy=text, vortex_compilation_cache_dir=str(folder / "cache"))

@@ -58,16 +58,17 @@ def engine_errors(engine: Mapping[str, Any]) -> Iterator[Problem]:
 def config_errors(config: VortexConfig, target: str) -> Iterator[Problem]:
     """What is wrong with a config for whatever model: unsupported values, a policy that does not compile."""
     yield from unsupported(config, target)
-    if config.schedule_policy is None:
+    if config.schedule_policy is None and config.compilation_cache_dir is None:
         return
-    from vortex.budget.compiled import policy_of
+    from vortex.budget.compiled import cache_folder, policy_of
 
     try:
+        cache_folder(config.compilation_cache_dir)
         policy_of(config)
     except PolicyError as error:
         yield Problem(f"{PREFIX}schedule_policy", str(error))
     except ConfigError as error:
-        yield Problem(f"{PREFIX}compilation_cache_dir", str(error))
+        yield Problem(f"{PREFIX}compilation_cache_dir", str(error).removeprefix("compilation_cache_dir: "))
 
 
 def size_errors(
