@@ -33,7 +33,7 @@ class BuildError(ConfigError):
     """nvcc does not compile a file, or needs too long for it."""
 
 
-_folders: list[str | None] = [None]
+_folders: list[str | None] = []
 
 
 def keep_in(folder: str | None) -> None:
@@ -73,7 +73,7 @@ def build(name: str, source: str, target: str, folder: str | None = None) -> Pat
     """The shared library of a CUDA source for `target` ("sm_90a"), compiled unless it is in the cache. Any
     number of processes may ask at once. Raises ConfigError with the compiler's message."""
     key = hashlib.sha256("\n".join((target, *FLAGS, source)).encode()).hexdigest()
-    folders = [folder] if folder is not None else _folders
+    folders = [folder] if folder is not None else _folders or [None]
     places = [cache_folder(each) / "cuda" / f"{name}-{key[:32]}.so" for each in folders]
     library = places[0]
     try:

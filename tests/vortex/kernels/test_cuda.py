@@ -19,6 +19,7 @@ pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is no
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
     before = list(cuda._folders)
+    cuda._folders.clear()
     yield
     cuda._folders[:] = before
 
@@ -38,6 +39,22 @@ def test_what_lies_in_a_folder_that_was_named_before_is_found(tmp_path: Path) ->
     assert cuda.build("answer", SOURCE, "sm_90a") == first
     assert cuda.build("answer", SOURCE + "// other\n", "sm_90a").parent == tmp_path / "other" / "cuda"
     assert cuda.build("answer", SOURCE, "sm_90a", other).parent == tmp_path / "other" / "cuda"
+
+
+def test_a_named_folder_is_enough_for_a_user_without_a_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    cuda.keep_in(str(tmp_path))
+    assert cuda.build("answer", SOURCE, "sm_90a").parent == tmp_path / "cuda"
+    cuda.keep_in(None)
+    with pytest.raises(ConfigError, match="this user has no home"):
+        cuda.build("answer", SOURCE, "sm_90a")
+
+
+def no_home() -> Path:
+    raise RuntimeError
 
 
 def test_a_library_is_built_once(tmp_path: Path) -> None:
