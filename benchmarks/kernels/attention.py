@@ -96,7 +96,7 @@ class Layers:
             eos=1,
             chunk=32,
             share=rows.heads,
-            programs=programs or attention_programs(rows.heads, device),
+            programs=programs or attention_programs(rows.heads, device, rows.group if rows.rope else 1),
         )
         self.step = self._step(device)
         self.scale = 1 / math.sqrt(rows.key_dim)

@@ -21,8 +21,10 @@ needs_nvcc = pytest.mark.skipif(NVCC is None, reason="nvcc is not installed here
 POLICY = "int x = cached_block_len / 8; return x > topk_val ? x : topk_val + block_reserved_bos;"
 
 
-def attention(head_dim: int, group: int, kv: torch.dtype = torch.bfloat16, values: int = 0) -> str:
-    variant = attention_cuda.Variant(torch.bfloat16, kv, head_dim, values, group)
+def attention(
+    head_dim: int, group: int, kv: torch.dtype = torch.bfloat16, values: int = 0, warpgroups: bool = False
+) -> str:
+    variant = attention_cuda.Variant(torch.bfloat16, kv, head_dim, values, group, warpgroups)
     assert variant.serves
     return variant.source
 
@@ -42,11 +44,14 @@ FILES: dict[str, Callable[[], str]] = {
     "attention, head_dim 64": lambda: attention(64, 4),
     "attention, head_dim 256": lambda: attention(256, 2),
     "attention, latent": lambda: attention(576, 20, values=512),
+    "attention, latent, warpgroups": lambda: attention(576, 20, values=512, warpgroups=True),
+    "attention, latent, warpgroups, 128 heads": lambda: attention(576, 128, values=512, warpgroups=True),
 }
 IN_SAMPLE = ("plan", "lists")
 """Templates take half a minute each."""
-SPILLED = {"topk": 32, "topk of a Union, float32": 64}
-"""Bytes a thread, at most: its widest form has 1,024 threads, which leaves 64 registers to each."""
+SPILLED = {"topk": 32, "topk of a Union, float32": 64, "attention, latent, warpgroups": 32}
+"""Bytes a thread, at most. The widest form of topk has 1,024 threads, which leaves 64 registers to each. With
+warpgroups, numbers of an item are kept there while its tiles are computed."""
 
 
 @needs_nvcc
@@ -57,6 +62,8 @@ SPILLED = {"topk": 32, "topk of a Union, float32": 64}
     "name", [pytest.param(name, marks=() if name in IN_SAMPLE else pytest.mark.full) for name in FILES]
 )
 def test_cuda_files_compile(name: str, architecture: str, tmp_path: Path) -> None:
+    if "warpgroups" in name and architecture != "sm_90a":
+        pytest.skip("Hopper alone has them")
     library = cuda.build(re.sub(r"\W.*", "", name), FILES[name](), architecture, str(tmp_path))
     if architecture == "sm_90a":  # what they are tuned for
         assert max(spilled(library).values(), default=0) <= SPILLED.get(name, 0)

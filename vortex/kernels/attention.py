@@ -53,13 +53,14 @@ def _multiprocessors(device: torch.device) -> int:
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
 
 
-def attention_programs(heads: int, device: torch.device | str) -> int:
+def attention_programs(heads: int, device: torch.device | str, latent_group: int = 1) -> int:
     """`StepSize.programs` for these kernels: parts that a step is cut into, per kv head, so that all parts of
-    all kv heads run at once. One fills a multiprocessor."""
+    all kv heads run at once. One fills a multiprocessor. `latent_group`: query heads of a latent, of which a
+    program takes at most 64; every part is read, and its results written, once for each 64."""
     device = torch.device(device)
     if device.type != "cuda":
         return 2 * _INTERPRETED_PROGRAMS
-    return max(1, _multiprocessors(device) // heads)
+    return max(1, _multiprocessors(device) // (heads * -(-latent_group // 64)))
 
 
 def segments(head_dim: int, latent_values: int) -> tuple[int, int, int, int]:

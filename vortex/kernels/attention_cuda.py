@@ -21,6 +21,8 @@ _SHARED = 216 << 10
 """Bytes of shared memory for tiles."""
 _TOKENS = 16
 """Tokens of a warp's tile."""
+_RING = (227 << 10) - 10 * 1024
+"""Bytes of shared memory that attention_wgmma.cu has for q and its ring of 32 tokens a stage."""
 
 
 class Args(ctypes.Structure):
@@ -41,22 +43,30 @@ class Args(ctypes.Structure):
 @dataclass(frozen=True)
 class Variant:
     """What a kernel is compiled for; `values`: columns of a latent that are its value, 0 where K and V are
-    apart."""
+    apart. `warpgroups`: whether the GPU has warpgroup instructions, as Hopper alone does."""
 
     query: torch.dtype
     kv: torch.dtype
     head_dim: int
     values: int
     group: int
+    warpgroups: bool = False
 
     @classmethod
     def of(cls, q: torch.Tensor, pool: KVPool) -> Variant:
-        return cls(q.dtype, pool.k.dtype, pool.head_dim, pool.kv_lora_rank, q.shape[1])
+        warpgroups = _has_warpgroups(q.device)
+        return cls(q.dtype, pool.k.dtype, pool.head_dim, pool.kv_lora_rank, q.shape[1], warpgroups)
+
+    @property
+    def by_warpgroups(self) -> bool:
+        """Whether attention_wgmma.cu is the kernel."""
+        return self.warpgroups and self.values == 512 and self.head_dim <= 640
 
     @property
     def head_tiles(self) -> int:
         """Of 8 query heads, as many as there are registers for."""
-        return min(3 if self.values else 2, -(-self.group // 8))
+        most = 8 if self.by_warpgroups else 3 if self.values else 2
+        return min(most, -(-self.group // 8))
 
     @property
     def serves(self) -> bool:
@@ -65,17 +75,21 @@ class Variant:
         if self.query not in _QUERIES or not (narrow or self.kv == self.query):
             return False
         if self.values:
-            most = 640 if self.head_tiles < 3 else 576  # of what shared memory holds
+            most = 640 if self.by_warpgroups or self.head_tiles < 3 else 576  # of what shared memory holds
             return not narrow and dim % 64 == 0 and dim <= most and self.values in (256, 512)
         return self.group <= 16 and dim in range(32, 256 // self.head_tiles + 1, 32 if narrow else 16)
 
     @property
     def source(self) -> str:
         """One file: the settings, the shared part, the kernel."""
-        name = "attention_mla.cu" if self.values else "attention.cu"
+        name = "attention.cu"
+        if self.values:
+            name = "attention_wgmma.cu" if self.by_warpgroups else "attention_mla.cu"
         settings = {"QUERY": _QUERIES[self.query], "DIM": self.head_dim, "HEAD_TILES": self.head_tiles}
         if self.values:
-            settings |= {"VALUES": self.values, "STAGES": 5}
+            row = 2 * self.head_dim
+            stages = (_RING - 8 * self.head_tiles * row) // (32 * row) if self.by_warpgroups else 5
+            settings |= {"VALUES": self.values, "STAGES": stages}
         else:
             tile = 2 * _TOKENS * (self.head_dim * self.kv.itemsize + 16)
             warps = 8 if 8 * 3 * tile <= _SHARED else 4
@@ -85,6 +99,11 @@ class Variant:
         kernel = (_FOLDER / name).read_text()
         shared = (_FOLDER / "attention.cuh").read_text().replace("#pragma once\n", "")
         return "\n".join((*lines, shared, kernel.replace('#include "attention.cuh"\n', "")))
+
+
+@functools.cache
+def _has_warpgroups(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) == (9, 0)
 
 
 @functools.cache

@@ -87,7 +87,8 @@ def build(name: str, source: str, target: str, folder: str | None = None) -> Pat
             file = Path(scratch) / f"{name}.cu"
             file.write_text(source)
             built = file.with_suffix(".so")
-            _compile([nvcc, *FLAGS, f"-arch={target}", str(file), "-o", str(built)], name)
+            machine = f"-gencode=arch={target.replace('sm', 'compute')},code={target}"  # it alone: no PTX
+            _compile([nvcc, *FLAGS, machine, str(file), "-o", str(built)], name)
             built.replace(library)
     except OSError as error:
         raise ConfigError(f"compilation_cache_dir: cannot write {library.parent}: {error}") from None

@@ -53,7 +53,7 @@ def step_size(
         eos=config.block_reserved_eos,
         chunk=min(config.workload_chunk_size, 1 << (blocks - 1).bit_length()),
         share=share,
-        programs=attention_programs(heads, device),
+        programs=attention_programs(heads, device, geometry.group if geometry.kv_lora_rank else 1),
     )
 
 

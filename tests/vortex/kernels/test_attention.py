@@ -87,6 +87,7 @@ def test_number_formats(dtype: torch.dtype, kv_dtype: torch.dtype | None, shared
         (512, 64, 20, torch.bfloat16),
         (512, 64, 8, torch.float16),
         (512, 64, 33, torch.bfloat16),
+        (512, 64, 128, torch.bfloat16),
         (128, 32, 4, torch.float32),
         (48, 16, 128, torch.bfloat16),
         (512, 64, 3, torch.float32),
@@ -95,6 +96,20 @@ def test_number_formats(dtype: torch.dtype, kv_dtype: torch.dtype | None, shared
 def test_latents(values: int, rope: int, group: int, dtype: torch.dtype) -> None:
     shape = Shape(heads=1, dim=values, rope=rope, group=group, dtype=dtype, block_size=32)
     run(Case(shape, [Request(500, chosen=5, pieces=2), Request(301, pieces=3), Request(0)]))
+
+
+@pytest.mark.skipif(not GPU, reason="the Triton kernel does not care")
+@pytest.mark.parametrize("group", [20, 128])
+@pytest.mark.parametrize("block_size", [8, 16, 64, 128])
+@pytest.mark.parametrize("shared", [True, False])
+def test_latents_in_blocks_of_any_size(block_size: int, group: int, shared: bool) -> None:
+    """Of 32 tokens a stage of the kernel; parts without tokens, of one tile, and of many; two kv heads."""
+    shape = Shape(
+        heads=2, dim=512, rope=64, group=group, dtype=torch.bfloat16, block_size=block_size, shared=shared
+    )
+    scale = max(1, block_size // 16)
+    requests = [Request(r.tokens * scale, r.chosen, r.pieces) for r in MIXED]
+    run(Case(shape, [*requests, Request(3000, pieces=4), Request(64, pieces=2)]), times=2)
 
 
 def test_every_row_owns_its_pages() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -26,6 +28,7 @@ E4M3, E5M2 = torch.float8_e4m3fn, torch.float8_e5m2
         *((Variant(BF16, BF16, 576, 512, group), True) for group in (1, 16, 20, 128)),
         (Variant(BF16, BF16, 640, 512, 16), True),
         (Variant(BF16, BF16, 640, 512, 20), False),  # more shared memory than there is
+        (Variant(BF16, BF16, 640, 512, 128, True), True),
         (Variant(BF16, E4M3, 576, 512, 20), False),
         (Variant(BF16, BF16, 160, 128, 8), False),
     ],
@@ -47,8 +50,28 @@ def test_shared_memory_holds_the_ring() -> None:
                 assert int(settings["STAGES"]) >= 3
 
 
+@pytest.mark.parametrize("dim", [512, 576, 640])
+def test_shared_memory_holds_queries_and_ring(dim: int) -> None:
+    for group in (1, 8, 20, 33, 64, 128):
+        variant = Variant(BF16, BF16, dim, 512, group, True)
+        assert variant.by_warpgroups
+        stages = int(variant.source.split("#define STAGES ")[1].split()[0])
+        weights = 64 * 128
+        used = (8 * variant.head_tiles + 32 * stages) * 2 * dim + weights + 4 * 64 * 4 + 512
+        assert stages >= 3
+        assert used <= 227 << 10
+
+
+def test_which_latents_go_to_warpgroups() -> None:
+    assert not Variant(BF16, BF16, 576, 512, 20).by_warpgroups
+    assert not Variant(BF16, BF16, 320, 256, 20, True).by_warpgroups
+    assert not Variant(BF16, BF16, 128, 0, 4, True).by_warpgroups
+    assert Variant(FP16, FP16, 576, 512, 20, True).by_warpgroups
+
+
 def test_a_source_stands_alone() -> None:
-    for variant in (Variant(BF16, E5M2, 64, 0, 2), Variant(BF16, BF16, 576, 512, 20)):
+    latent = Variant(BF16, BF16, 576, 512, 20)
+    for variant in (Variant(BF16, E5M2, 64, 0, 2), latent, replace(latent, warpgroups=True)):
         assert '#include "' not in variant.source
         assert "struct Args" in variant.source
 
