@@ -124,12 +124,12 @@ class Statistic:
 class Emit:
     """The emission of an op.
 
-    `lanes`: of an op on each block, or on each row, alone. `statistics`: of an op over the blocks of a row,
-    which then has a result for the row, `finished(writer, args, totals, count)` with the name of the number
-    of scored blocks, or one for each block, `applied(writer, args, x, totals)`. `window`: of an op that reads
-    earlier blocks, whose result is the total after `window(writer, args, (total, x, weight))` for each of
-    `taps(args)` blocks back. None of these: the op runs outside of the kernels. `exact`: whether the numbers
-    of the result are those of its operands, or small integers.
+    `lanes`: of an op on each block, or on each row, alone, if a kernel `holds` its weights. `statistics`: of
+    an op over the blocks of a row, which then has a result for the row, `finished(writer, args, totals,
+    count)` with the name of the number of scored blocks, or one for each block, `applied(writer, args, x,
+    totals)`. `window`: of an op that reads earlier blocks, whose result is the total after `window(writer,
+    args, (total, x, weight))` for each of `taps(args)` blocks back. None of these: the op runs outside of the
+    kernels. `exact`: whether the numbers of the result are those of its operands, or small integers.
     """
 
     lanes: Lanes | None = None
@@ -139,6 +139,7 @@ class Emit:
     window: Lanes | None = None
     taps: Callable[[Args], int] = lambda args: 0
     exact: Callable[[Args], bool] = lambda args: False
+    holds: Callable[[Args], bool] = lambda args: True
 
 
 def always(args: Args) -> bool:

@@ -188,6 +188,10 @@ define(
         operands=("q",),
         infer=_learned,
         reference=lambda args, inputs, row: _learned_query(args, inputs[0]),
+        triton=Emit(
+            lanes=lambda w, args, inputs: w.reduced(inputs[0], 1, "sum"),
+            holds=lambda args: args.weight("Wq") is None and args.weight("Wk") is None,
+        ),
         flops=_learned_flops,
         per_layer=True,
         example=Example("", ("q",)),

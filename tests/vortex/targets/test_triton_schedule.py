@@ -69,17 +69,24 @@ def test_fields_are_saved_after_their_last_reader() -> None:
     slotted = set(made.request_fields)
     assert {number for name, number in names.items() if name not in slotted} == {1}
     assert {number for name, number in names.items() if name in slotted} == {2}
-    kernel = next(kernel.text for kernel in made.module.kernels if kernel.name == "blocks_1")
-    before, after = kernel.split("tl.debug_barrier()")
+    tile = next(text for text in made.source.split("@triton.jit") if text.startswith("\ndef tile_1("))
+    before, after = tile.split("tl.debug_barrier()")
     assert "tl.load(field_" in before.replace("((", "(")
     assert "tl.store(field_" not in before
     assert after.count("tl.store(field_") == 2
 
 
 def test_large_maps_of_the_query_run_outside() -> None:
-    """A product with a weight of [576 x 11520] is not the work of one program a row."""
-    graph = load_graph("learned_block_sparse_mla", geometry=MLA)
-    made = TritonProgram(graph, MLA, "bfloat16")
+    """A product with a weight of [576 x 11520] is not the work of one program a row; the sum of the heads,
+    where there is no weight, is."""
+    made = TritonProgram(load_graph("learned_block_sparse_mla", geometry=MLA), MLA, "bfloat16")
+    assert made.schedule.stages[0].outside == []
+    f = cases.Flow()
+    weights = [[[[0.5] * cases.HEAD_DIM] * cases.HEAD_DIM] * cases.GROUP]
+    field = f.field("c", 1, f.head_dim)
+    f.cache("Mean", f.k, to="c", dim=1)
+    mapped = f.top(f("GeMM", f("LearnedQuery", f.q, Wk=weights), field))
+    made = case(lambda: mapped)
     assert [made.indexer[index].op.name for index in made.schedule.stages[0].outside] == ["LearnedQuery"]
     assert made.schedule.stages[0].kept == []
 
@@ -114,3 +121,46 @@ def test_lines_that_nobody_reads_are_left_out() -> None:
     lines = ["    a = 1", "    b = a", "    c = b", "    store(b)"]
     assert without_unused(lines) == ["    a = 1", "    b = a", "    store(b)"]
     assert without_unused(["    a = 1", "    b = a"]) == []
+
+
+def kernels_of(made: TritonProgram) -> dict[str, str]:
+    return {kernel.name: kernel.text for kernel in made.module.kernels}
+
+
+def test_every_kernel_of_a_step_waits_before_it_starts_the_next() -> None:
+    for flow in ("rope_aware_block_sparse_mla", "gqa_quest_sparse_attention", "gqa_block_sparse_attention"):
+        for name, text in kernels_of(program(flow)).items():
+            assert text.count("    follow(EARLY)\n") == 1, name
+    source = program("block_sparse_attention").source
+    assert source.index("gdc_wait()\n") < source.index("gdc_launch_dependents()\n")
+
+
+def test_blocks_are_read_before_the_prologue_is_done_unless_they_are_saved() -> None:
+    before, after = kernels_of(program("running_avg_block_sparse"))["blocks_1"].split("follow(EARLY)")
+    assert "tl.load((field_f0 " in before
+    assert "field_f1" not in before.split("):\n")[1]
+    assert "values" not in before.split("):\n")[1]
+    assert "tile_1(" in after
+
+
+def test_what_the_plan_left_is_read_after_waiting_where_no_prologue_is_before() -> None:
+    (text,) = kernels_of(case(cases.keys_themselves)).values()
+    assert text.index("follow(EARLY)") < text.index("tl.load(")
+
+
+def test_wide_summaries_are_made_beside_the_scores() -> None:
+    """A block of 32 latents takes the prologue longer than everything else that it does."""
+    latents, keys = (
+        program(f"{name}block_sparse_{of}") for name, of in (("rope_aware_", "mla"), ("", "attention"))
+    )
+    assert "finish_block" in kernels_of(latents)["blocks_1"]
+    assert "finish_block" not in kernels_of(latents)["prologue"]
+    assert "finish_block" in kernels_of(keys)["prologue"]
+
+
+def test_both_parts_of_a_bound_are_exact() -> None:
+    """max(q, 0) and q - max(q, 0), whichever operand comes first."""
+    for flow in ("gqa_quest_sparse_attention", "quest_mla", "lserve_sparse_attention"):
+        made = program(flow, tensor_cores=True)
+        assert len(made.layout.narrow) == 2, flow
+        assert "False, NARROW" not in made.source

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 
@@ -13,8 +14,10 @@ from vortex.targets.triton.source import KernelSource, ModuleSource
 
 TILE_NUMBERS = 2**13
 """Numbers that the widest tile of a program should hold: 64 registers a thread at 4 warps."""
+VECTOR_NUMBERS = 5 * 2**10
+"""The same of a warp where blocks are multiplied with one row."""
 ROWS_BLOCKS = 16
-"""Blocks of a tile where the registers hold the rows that they are multiplied with."""
+"""Blocks of a tile where the registers hold some rows that they are multiplied with."""
 MOST_SLOTS = 128
 """Tiles whose statistics a row stage reads at a time."""
 WARP_NUMBERS = 2**11
@@ -26,8 +29,10 @@ INTERPRETED_PROGRAMS = 3
 
 def tile_blocks(kernel: KernelSource, size: StepSize) -> int:
     """Blocks of a tile of a block stage: a part of a chunk, unless `tl.dot` needs more."""
+    numbers = VECTOR_NUMBERS * _fewest_warps(kernel) if kernel.shape == "vector" else TILE_NUMBERS
+    blocks = kernel.fewest if kernel.shape == "dot" else power_of_two(numbers // kernel.widest + 1) // 2
     most = ROWS_BLOCKS if kernel.shape == "rows" else size.chunk
-    return max(kernel.fewest, min(most, size.chunk, power_of_two(TILE_NUMBERS // kernel.widest + 1) // 2))
+    return max(kernel.fewest, min(blocks, most, size.chunk))
 
 
 def tiles_of_row(size: StepSize, blocks: int) -> tuple[int, int]:
@@ -42,12 +47,19 @@ def tile_slots(kernel: KernelSource) -> int:
 
 
 def warps(kernel: KernelSource, blocks: int) -> int:
-    """Measured on an H200: rows are kept best by a warp of its own, matrices by 16 blocks a warp."""
-    if kernel.shape == "rows":
-        return 1
-    if kernel.shape == "dot":
-        return max(2, min(4, blocks // 16))
-    return max(4, min(16, power_of_two(kernel.widest * blocks // WARP_NUMBERS)))
+    """Measured on an H200: products are best kept by a warp of its own."""
+    fewest = _fewest_warps(kernel)
+    if kernel.shape != "wide":
+        return fewest
+    return max(fewest, min(16, power_of_two(max(1, kernel.widest * blocks // WARP_NUMBERS))))
+
+
+def _fewest_warps(kernel: KernelSource) -> int:
+    """Four where rows are worked on or fields are saved; elsewhere one, or as many as hold the summaries
+    that are made beside."""
+    if kernel.stage is None or kernel.stage.of_rows or kernel.stage.saves:
+        return 4
+    return max(1, min(8, power_of_two(kernel.finished // WARP_NUMBERS + 1) // 2))
 
 
 def programs(device: torch.device) -> int:
@@ -55,6 +67,12 @@ def programs(device: torch.device) -> int:
     if device.type != "cuda":
         return INTERPRETED_PROGRAMS
     return MOST_PROGRAMS * torch.cuda.get_device_properties(device).multi_processor_count
+
+
+@cache
+def starts_early(device: torch.device) -> bool:
+    """Whether a kernel starts while the one before it ends (programmatic dependent launch)."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
 
 
 def resident(programs: int, num_warps: int, registers: int) -> int:
@@ -92,7 +110,11 @@ class ProgramBuffers:
 
         scores = torch.zeros((selections, size.rows, size.blocks), dtype=score_dtype, device=device)
         made = cls(size, device, scores, programs=programs(device))
-        made.tensors = {"scores": scores, "values": numbers(size.rows, max(layout.row_size, 1))}
+        made.tensors = {
+            "scores": scores,
+            "values": numbers(size.rows, max(layout.row_size, 1)),
+            "narrow": numbers(size.rows, max(layout.narrow_size, 1)),
+        }
         for ref in layout.kept:
             rows, cols = layout.shape(ref)
             made.tensors[f"kept_{layout.name(ref)}"] = numbers(size.rows, size.blocks, rows * cols)
@@ -108,5 +130,5 @@ class ProgramBuffers:
             elif stage is not None:
                 blocks = tile_slots(kernel)
             scratch = max(scratch, kernel.scratch * blocks)
-        made.tensors["scratch"] = numbers(made.programs * scratch)
+        made.tensors["scratch"] = numbers((made.programs + size.rows) * scratch)
         return made

@@ -32,8 +32,8 @@ def _exact(schedule: Schedule, index: int, known: set[Ref]) -> bool:
         return any(
             ref.kind is RefKind.NODE and schedule.steps[ref.node].op.name == "MaskSlice" for ref in refs
         )
-    if name == "Add" and (args.number("alpha"), args.number("beta")) == (1.0, -1.0):  # x - max(x, 0)
-        x, above = refs
+    if name == "Add" and sorted((args.number("alpha"), args.number("beta"))) == [-1.0, 1.0]:  # x - max(x, 0)
+        x, above = refs if args.number("alpha") == 1.0 else refs[::-1]
         return x in known and above in known and _positive_part(schedule, above, x)
     return step.op.triton.exact(args) and known.issuperset(refs)
 

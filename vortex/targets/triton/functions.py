@@ -20,16 +20,23 @@ def minimum(x, y):
     """The smaller one; NaN where either is."""
     return tl.minimum(x, y, propagate_nan=tl.PropagateNan.ALL)
 ''',
+    "follow": '''
+@triton.jit
+def follow(EARLY: tl.constexpr):
+    """Wait for the kernel before this one, then let the next one start: it finds all but this one done."""
+    if EARLY:
+        gdc_wait()
+        gdc_launch_dependents()
+''',
     "piece": '''
 @triton.jit
-def piece(chunks, item, items, HEADS: tl.constexpr, CHUNK: tl.constexpr, TILE: tl.constexpr):
-    """Request, first place and row of a piece of work: a tile of a chunk, of one head. The last one, if there
-    are no more."""
-    item = tl.maximum(tl.minimum(item, items - 1), 0)
+def piece(chunks, item, items, room, HEADS: tl.constexpr, CHUNK: tl.constexpr, TILE: tl.constexpr):
+    """Request, first place and row of a piece of work: a tile of a chunk, of one head. Some piece, if the
+    list, which has room for so many chunks, has no more (its length need not be known to read it)."""
     tile = item // HEADS
-    chunk = tile // (CHUNK // TILE) * 2
-    request = tl.load(chunks + chunk)
-    start = tl.load(chunks + chunk + 1) + tile % (CHUNK // TILE) * TILE
+    chunk = tl.minimum(tile // (CHUNK // TILE), room - 1) * 2
+    request = tl.where(item < items, tl.load(chunks + chunk), 0)
+    start = tl.where(item < items, tl.load(chunks + chunk + 1), 0) + tile % (CHUNK // TILE) * TILE
     return request, start, (request * HEADS + item % HEADS).to(tl.int64)
 ''',
     "matmul": '''
@@ -41,7 +48,7 @@ def matmul(a, b, total, EXACT: tl.constexpr, NARROW: tl.constexpr):
     elif EXACT and NARROW == 2:
         return tl.dot(a.to(tl.float16), tl.trans(b.to(tl.float16)), total)
     else:
-        return tl.dot(a, tl.trans(b), total, input_precision="tf32x3")
+        return tl.dot(a.to(tl.float32), tl.trans(b.to(tl.float32)), total, input_precision="tf32x3")
 ''',
 }
 

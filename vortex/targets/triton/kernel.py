@@ -18,7 +18,7 @@ from vortex.targets.triton.writer import TileWriter
 class Body:
     """A kernel's lines, and what limits the blocks of its tiles: the most numbers that one of them has for
     each block, and the fewest blocks that `tl.dot` takes. `scratch`: numbers of memory that a program needs
-    for each block of a tile."""
+    for each block of a tile. `finished`: numbers of the widest tile of summaries that are made beside."""
 
     name: str
     doc: str
@@ -27,6 +27,7 @@ class Body:
     scratch: int
     fewest: int = 1
     shape: Shape = "wide"
+    finished: int = 0
 
 
 class Kernel:
@@ -39,6 +40,7 @@ class Kernel:
         self.schedule, self.layout, self.exact = schedule, layout, exact
         self.graph = schedule.compiled.graph
         self.head, self.item, self.body = Area([], 1), Area([], depth), Area([], depth)
+        self.query = self.item
         self.w = TileWriter(self.head, self.body, blocks, tensor_cores)
         self.done: dict[Ref, Tile] = {}
 
@@ -54,7 +56,8 @@ class Kernel:
         if ref not in self.done:
             blocks = self.schedule.is_block(ref)
             stem = self.layout.name(ref) if ref.kind is RefKind.NODE else f"{ref.name or 'q'}_tile"
-            with self.at(self.body if blocks else self.item, stem):
+            rows = self.query if ref.kind is RefKind.QUERY else self.item
+            with self.at(self.body if blocks else rows, stem):
                 tile = self._block(ref) if blocks else self._row(ref)
             self.done[ref] = tile
         return self.done[ref]
@@ -70,21 +73,19 @@ class Kernel:
         if ref.node in self.layout.weights:
             slot = self.layout.weights[ref.node]
             return self.w.load(f"(weights{plus(slot.first)})", rows, cols, False)
-        return self.value(self.layout.values[ref].first, rows, cols, exact)
-
-    def value(self, first: int, rows: int, cols: int, exact: bool = False) -> Tile:
-        """A value of the row, made by an earlier kernel."""
-        pointer = f"(values + row * {self.layout.row_size}{plus(first)})"
-        return self.w.load(pointer, rows, cols, False, exact=exact)
+        return self.w.load(f"({row_value(self.layout, ref)})", rows, cols, False, exact=exact)
 
     def _block(self, ref: Ref) -> Tile:
         rows, cols = self.layout.shape(ref)
         exact = ref in self.exact
         if ref.kind is RefKind.NODE:
             return self.kept(ref, "place", "valid")
+        ahead = ref.name not in self.schedule.saved
         if ref.name not in self.schedule.injected:
-            return self.w.load(f"(field_{ref.name} + block * {rows * cols})", rows, cols, True, exact=exact)
-        return self.w.load(pool(ref.name), rows, cols, True, f"{ref.name}_slot", exact=exact)
+            pointer = f"(field_{ref.name} + block * {rows * cols})"
+            return self.w.load(pointer, rows, cols, True, exact=exact, ahead=ahead)
+        stride = f"{ref.name}_slot"
+        return self.w.load(pool(ref.name), rows, cols, True, stride, exact=exact, ahead=ahead)
 
     def kept(self, ref: Ref, place: str, mask: str) -> Tile:
         """A value of the blocks at some places of the row, made by an earlier kernel."""
@@ -119,7 +120,8 @@ class Kernel:
         for number in range(len(self.schedule.emit(index).statistics)):
             slot = self.layout.totals[index, number]
             with self.at(self.item, f"{self.layout.name(Ref.at(index))}_total"):
-                found.append(self.value(slot.first, slot.rows, slot.cols))
+                pointer = f"(values + row * {self.layout.row_size}{plus(slot.first)})"
+                found.append(self.w.load(pointer, slot.rows, slot.cols, False))
         return tuple(found)
 
     def _window(self, index: int) -> Tile:
@@ -140,6 +142,13 @@ class Kernel:
                 for old, new in zip(zero.parts, total.parts, strict=True):
                     w.area.add(f"{old.name} = {new.name}")
         return zero
+
+
+def row_value(layout: Layout, ref: Ref) -> str:
+    """Where a value of the row is kept for later kernels."""
+    if ref in layout.narrow:
+        return f"narrow + row * {layout.narrow_size}{plus(layout.narrow[ref].first)}"
+    return f"values + row * {layout.row_size}{plus(layout.values[ref].first)}"
 
 
 def plus(offset: int) -> str:

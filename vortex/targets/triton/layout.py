@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vortex.graph.model import Ref, RefKind, Stage
+from vortex.targets.triton.exact import exact_values
 from vortex.targets.triton.schedule import Schedule
 
-_ALIGNED = 4
+_ALIGNED = 8
 """Numbers: what is loaded 16 bytes at a time starts at a multiple of them."""
 
 
@@ -34,24 +35,34 @@ class _Entry:
 
 class Layout:
     """`values`: slots in the entry of a row, of row values and of final statistics `(node, number)`.
+    `narrow`: of those row values whose numbers are `exact`, for tensor cores, in the format that they take.
     `partials`: by block stage, slots in the entry of a tile of a row. `kept`: values of blocks, each in a
     buffer of its own. `weights`: slots of the constants of a layer, `(node, rows of which kind)`.
     """
 
-    def __init__(self, schedule: Schedule) -> None:
+    def __init__(self, schedule: Schedule, tensor_cores: bool = False) -> None:
         self.schedule = schedule
-        rows, weights = _Entry(), _Entry()
+        self.exact = exact_values(schedule)
+        rows, narrow, weights = _Entry(), _Entry(), _Entry()
         self.values: dict[Ref, Slot] = {}
+        self.narrow: dict[Ref, Slot] = {}
         self.totals: dict[tuple[int, int], Slot] = {}
         self.partials: dict[int, dict[tuple[int, int], Slot]] = {}
         self.partial_sizes: dict[int, int] = {}
         self.kept: list[Ref] = []
         self.weights: dict[int, Slot] = {}
+        outside = self._outside()
+        outside_refs = {Ref.at(index) for index in outside}
+        outside_refs |= {ref for index in outside for ref in schedule.inputs(index)}
         for stage in schedule.stages:
             for ref in [*stage.kept, *map(Ref.at, stage.outside)]:
                 if schedule.is_block(ref):
                     self.kept.append(ref)
-                elif ref not in self.values:
+                elif ref in self.values or ref in self.narrow:
+                    continue
+                elif tensor_cores and ref in self.exact and ref not in outside_refs:
+                    self.narrow[ref] = narrow.add(*self.shape(ref))
+                else:
                     self.values[ref] = rows.add(*self.shape(ref))
             tile = _Entry()
             for node in stage.statistics:
@@ -65,13 +76,13 @@ class Layout:
                 self.partial_sizes[stage.number] = tile.size
         for index in schedule.live:
             for ref in schedule.inputs(index):
-                if schedule.is_constant(ref) and index not in self._outside():
+                if schedule.is_constant(ref) and index not in outside:
                     self.weights.setdefault(ref.node, weights.add(*self.shape(ref)))
             if schedule.emit(index).window is not None:
                 r, c = self.shape(Ref.at(index))
                 taps = schedule.emit(index).taps(schedule.steps[index].args)
                 self.weights[index] = weights.add(taps * r, c)
-        self.row_size, self.weights_size = rows.size, weights.size
+        self.row_size, self.narrow_size, self.weights_size = rows.size, narrow.size, weights.size
 
     def _outside(self) -> set[int]:
         return {index for stage in self.schedule.stages for index in stage.outside}

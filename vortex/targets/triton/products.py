@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from vortex.ops.emit import Part, Tile, power_of_two
 from vortex.targets.triton.tiles import TileLines
@@ -11,10 +13,12 @@ _LARGEST_PRODUCT = 2**11
 """Numbers a block that a product holds before it is summed; larger ones go row by row."""
 _FEWEST_DOT = 16
 """The smallest size of any axis of `tl.dot`."""
-_LONGEST_DOT, _DOT_STREAM = 2**8, 2**6
-"""Columns of the operands of a `tl.dot` that are held at once; of longer ones, how many at a time."""
-_UNROLLED_ROWS, _UNROLLED = 8, 2**10
-"""Rows of a product that stay in registers, 16 threads to a row of blocks, and their numbers."""
+_DOT_STREAM = 2**6
+"""Columns of the operands of a `tl.dot` that are in memory, which are read so many at a time."""
+_UNROLLED_ROWS = 8
+"""Rows of a product that stay in registers."""
+STRIP = 2**7
+"""Columns of a part of vectors that are multiplied: 16 threads add up a row of a block."""
 _STAGES = 3
 """Of the loops that read operands as they are needed."""
 _STREAM, _SHORTEST_STREAM = 2**10, 2**3
@@ -34,29 +38,49 @@ class ProductLines(TileLines):
         in_memory = all(tile.memory for pair in pairs for tile in pair)
         widest = max(part.width for part in x.parts)
         if self._on_tensor_cores(x, y):
-            long = sum(part.width for part in x.parts) > _LONGEST_DOT
+            long = sum(part.width for part in x.parts) > _DOT_STREAM
             return self._dot_streamed(pairs) if in_memory and long else self._dot(pairs)
         over = y if x.blocks else x
-        if (
-            x.blocks != y.blocks
-            and 1 < over.rows <= _UNROLLED_ROWS
-            and in_memory
-            and 1 in (x.height, y.height)
-        ):
-            return self._product_unrolled(pairs)
+        if x.blocks != y.blocks and in_memory and over.rows <= _UNROLLED_ROWS and 1 in (x.height, y.height):
+            if over.rows > 1:
+                return self._product_unrolled(pairs)
+            x, y = beside_each([(self._strips(x), self._strips(y)) for x, y in pairs])
+            self.shape, widest = "vector", STRIP
         if x.height * y.height * widest <= _LARGEST_PRODUCT or x.height == y.height == 1:
-            return self._product_at_once(x, y)
+            return self._product_at_once(x, y, padding=not in_memory)
         if in_memory and x.blocks != y.blocks and _STREAM // (x.height * y.height) >= _SHORTEST_STREAM:
             return self._product_streamed(pairs)
         return self._product_by_rows(x, y)
 
-    def _product_at_once(self, x: Tile, y: Tile) -> Tile:
+    def _strips(self, x: Tile) -> Tile:
+        """Read again in parts of the same width, with zeros as padding."""
+        if x.cols <= STRIP:
+            return x
+        pointer, _, step = x.memory.partition(" + {row} * ")
+        parts = []
+        for first in range(0, x.cols, STRIP):
+            count = min(STRIP, x.cols - first)
+            if not x.blocks:
+                text = self.plain(pointer, x.rows, count, first, STRIP, step)
+            else:
+                text = f"{self._stored(x, first, count, STRIP)}.to(tl.float32)"
+            parts.append(Part(self.let(text), count, STRIP))
+        return replace(x, parts=tuple(parts))
+
+    def _stored(self, x: Tile, first: int, count: int, width: int) -> str:
+        """Columns of blocks in memory, in their format there, with zeros as padding."""
+        pointer, _, step = x.memory.partition(" + {row} * ")
+        place = f"{pointer} + ({self.offsets(x.rows, x.cols, first, width, step)})"
+        return self.read(place, self.inside(x.rows, count, width), x.memory in self.late)
+
+    def _product_at_once(self, x: Tile, y: Tile, padding: bool) -> Tile:
+        """`padding`: whether anything but zeros may stand there."""
         blocks = x.blocks or y.blocks
         at, other = ("", "") if 1 in (x.height, y.height) else ("[:, None, :, :]", "[:, :, None, :]")
         by_width: dict[int, list[str]] = {}
         for a, b in zip(x.parts, y.parts, strict=True):
             text = f"{a.name}{at} * {b.name}{other}"
-            if a.padded:
+            if padding and a.padded:
                 text = f"tl.where({self.index(2, a.width)}{'[None]' if at else ''} < {a.cols}, {text}, 0.0)"
             by_width.setdefault(a.width, []).append(text)
         axis = 3 if at else 2
@@ -72,7 +96,6 @@ class ProductLines(TileLines):
         width: int,
         line: Callable[[str, str], str],
         out: str,
-        fewest: int = 1,
     ) -> None:
         """`out = line(x, y)` for `width` columns of each pair at a time, which are read when needed."""
         for pair in pairs:
@@ -80,9 +103,8 @@ class ProductLines(TileLines):
             self.area.add(f"for {first} in tl.range(0, {pair[0].cols}, {width}, num_stages={_STAGES}):")
             loaded = []
             for tile in pair:
-                height = tile.height if tile.blocks else max(tile.height, fewest)
-                row, col = self.index(1, height), f"({first} + {self.index(2, width)})"
-                masks = [f"({row} < {tile.rows})"] if height != tile.rows else []
+                row, col = self.index(1, tile.height), f"({first} + {self.index(2, width)})"
+                masks = [f"({row} < {tile.rows})"] if tile.height != tile.rows else []
                 masks += [f"({col} < {tile.cols})"] if tile.cols % width else []
                 guard = f", mask={' & '.join(masks)}, other=0.0" if masks else ""
                 place = f"{tile.memory.format(row=row)} + {col}"
@@ -115,8 +137,6 @@ class ProductLines(TileLines):
                 for a, b in zip(rows.parts, vectors.parts, strict=True):
                     name = self.let(self._row_of(rows, a, first, str(at)))
                     text = f"{b.name} * {name}"
-                    if a.padded:
-                        text = f"tl.where({self.index(2, a.width)} < {a.cols}, {text}, 0.0)"
                     by_width.setdefault(a.width, []).append(text)
                     first += a.cols
             total = " + ".join(
@@ -171,7 +191,8 @@ class ProductLines(TileLines):
         if not self.tensor_cores or x.blocks == y.blocks:
             return False
         row = y if x.blocks else x
-        return row.rows >= 4 and all(part.width >= _FEWEST_DOT for part in x.parts)
+        fewest = 4 if x.exact and y.exact else _UNROLLED_ROWS + 1
+        return row.rows >= fewest and all(part.width >= _FEWEST_DOT for part in x.parts)
 
     def _dot(self, pairs: Sequence[tuple[Tile, Tile]]) -> Tile:
         x, y = beside_each(pairs)
@@ -182,6 +203,8 @@ class ProductLines(TileLines):
             first = 0
             for a, b in zip(block.parts, row.parts, strict=True):
                 left, right = (self.without_padding(t, p, 2, "0.0") for t, p in ((block, a), (row, b)))
+                if block.memory:
+                    left = self._stored(block, first, a.cols, a.width)
                 if row.memory:  # read with room for as many rows as `tl.dot` wants
                     pointer, _, step = row.memory.partition(" + {row} * ")
                     right = self.let(self.plain(pointer, row.rows, b.cols, first, b.width, step, n))
@@ -194,13 +217,34 @@ class ProductLines(TileLines):
         block, row = (x, y) if x.blocks else (y, x)
         n = max(row.height, _FEWEST_DOT)
         total = self.let(f"tl.zeros(({self.blocks} * {block.height}, {n}), tl.float32)")
-
-        def line(a: str, b: str) -> str:
-            left, right = (a, b) if x.blocks else (b, a)
-            return self._matmul(*beside_each(pairs), left, right, _DOT_STREAM, total)
-
-        self._streamed(pairs, _DOT_STREAM, line, total, _FEWEST_DOT)
+        for pair in pairs:
+            block, row = pair if x.blocks else pair[::-1]
+            first, col = self.name("first_col"), self.span(_DOT_STREAM)
+            self.area.add(f"for {first} in tl.range(0, {x.cols}, {_DOT_STREAM}, num_stages={_STAGES}):")
+            with self.deeper():
+                left = self.let(self._columns(block, block.height, f"({first} + {col})"))
+                right = self.let(self._columns(row, n, f"({first} + {col})"))
+                self.area.add(f"{total} = {self._matmul(*pair, left, right, _DOT_STREAM, total)}")
         return self._from_matmul(x, y, total)
+
+    def _columns(self, x: Tile, height: int, col: str) -> str:
+        """Some columns of an operand in memory, as a matrix in its format there, zeros as padding."""
+        pointer, _, step = x.memory.partition(" + {row} * ")
+        masks = [f"({col} < {x.cols})[None, :]"] if x.cols % _DOT_STREAM else []
+        if x.blocks and height == 1:
+            ids = self.let(f"tl.reshape(block, ({self.blocks}, 1))", "ids")
+            pointer = re.sub(r"\bblock\b", ids, pointer)
+            place = f"{pointer} + {col}[None, :]"
+        elif x.blocks:
+            masks = [f"({col} < {x.cols})[None, None, :]"] if masks else []
+            masks += [f"({self.index(1, height)} < {x.rows})"] if height != x.rows else []
+            place = f"{pointer} + {self.index(1, height)} * {step} + {col}[None, None, :]"
+        else:
+            row = f"{self.span(height)}[:, None]"
+            masks += [f"({row} < {x.rows})"] if height != x.rows else []
+            place = f"{pointer} + {row} * {step or 0} + {col}[None, :]"
+        guard = f", mask={' & '.join(masks)}, other=0.0" if masks else ""
+        return f"tl.load({place}{guard})"
 
     def _matmul(self, x: Tile, y: Tile, left: str, right: str, width: int, total: str) -> str:
         """`total`, and the product of columns of the operand with blocks and of the one without."""

@@ -20,6 +20,7 @@ from vortex.targets.triton.buffers import (
     ProgramBuffers,
     programs,
     resident,
+    starts_early,
     tile_slots,
     tiles_of_row,
     warps,
@@ -39,6 +40,8 @@ STAGES = 1
 """Of Triton's own pipelines, which would hold tiles in shared memory: programs overlap instead."""
 _BFLOAT16 = (torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
 _FLOAT16 = (torch.float16, torch.float8_e4m3fn, torch.float8_e5m2)
+_HOLDS = (torch.float32, torch.bfloat16, torch.float16)
+"""What holds the numbers of NARROW."""
 
 
 class TritonProgram(CompiledGraph):
@@ -59,7 +62,7 @@ class TritonProgram(CompiledGraph):
     ) -> None:
         super().__init__(graph, geometry, dtype)
         self.schedule = Schedule(self)
-        self.layout = Layout(self.schedule)
+        self.layout = Layout(self.schedule, use_tensor_core)
         self.module = generate(self.schedule, self.layout, use_tensor_core)
         self.cache_dir = cache_dir
         self.use_tensor_core = use_tensor_core
@@ -101,6 +104,7 @@ class TritonProgram(CompiledGraph):
     ) -> None:
         given = self._given(layer, buffers.tensors, step.device)
         given |= self._step(q, layer, step, summaries)
+        given["narrow"] = given["narrow"].view(_HOLDS[given["NARROW"]])
         kernels = {kernel.stage.number if kernel.stage else 0: kernel for kernel in self.module.kernels}
         outside = {stage.number: stage for stage in self.schedule.stages if stage.outside}
         for number in sorted({*kernels, *outside}):
@@ -123,20 +127,28 @@ class TritonProgram(CompiledGraph):
             tile, tiles = tiles_of_row(size, buffers.tiles[stage.number - 1])
             extra = {"SB": blocks, "TILE": tile, "tiles": tiles}
         extra["SCRATCH"] = kernel.scratch * blocks
-        num_warps, most = warps(kernel, blocks), work
+        if stage is None or stage.number == 0:
+            work = 2 * given["rows"]  # summaries, and what depends on the query
+        num_warps, most, more = warps(kernel, blocks), work, 0
         if stage is not None and not stage.of_rows:
             registers = self._registers.get((kernel.name, num_warps), 0)
             most = resident(buffers.programs, num_warps, registers) if registers else buffers.programs
+            if kernel.finished and given["SUMMARIES"]:
+                more = given["rows"]
+                most = max(most - more, most // 2, 1)
         elif kernel.scratch:
             most = buffers.programs
-        self._launch(kernel, {**given, **extra}, min(work, most), num_warps)
+        self._launch(kernel, {**given, **extra}, min(work, most) + more, num_warps)
 
     def _launch(self, kernel: KernelSource, given: dict[str, Any], grid: int, num_warps: int) -> None:
         if grid == 0:
             return
         function = getattr(modules.load(self.source, self.cache_dir), kernel.name)
         launched = function[(grid,)](
-            *[given[name] for name in kernel.parameters], num_warps=num_warps, num_stages=STAGES
+            *[given[name] for name in kernel.parameters],
+            num_warps=num_warps,
+            num_stages=STAGES,
+            launch_pdl=given["EARLY"],
         )
         if launched is not None:  # compiled, not interpreted
             self._registers[kernel.name, num_warps] = launched.n_regs
@@ -169,6 +181,7 @@ class TritonProgram(CompiledGraph):
             "q_row": q.stride(0),
             "q_head": q.stride(1),
             "rows": len(q),
+            "room": size.chunks,
             "HEADS": size.heads,
             "SHARE": size.share,
             "BLOCKS": size.blocks,
@@ -177,6 +190,7 @@ class TritonProgram(CompiledGraph):
             "CHUNK": size.chunk,
             "NARROW": self._narrow(q, layer),
             "SUMMARIES": summaries,
+            "EARLY": starts_early(q.device) and size.eos > 0,
         }
 
     def _narrow(self, q: torch.Tensor, layer: LayerCache) -> int:
@@ -245,6 +259,7 @@ class TritonProgram(CompiledGraph):
             "first": first,
             "count": last - first,
             "LISTED": listed,
+            "EARLY": False,
             "SCRATCH": kernel.scratch,
             "scratch": torch.empty(max(1, kernel.scratch * grid), device=device),
         }

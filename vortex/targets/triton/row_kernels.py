@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vortex.graph.model import Ref
 from vortex.ops.emit import How, Tile
-from vortex.targets.triton.kernel import Body, Kernel, ops_of, plus, save
+from vortex.targets.triton.kernel import Body, Kernel, ops_of, plus, row_value, save
 from vortex.targets.triton.layout import Layout
 from vortex.targets.triton.schedule import Schedule, StagePlan
 from vortex.targets.triton.tiles import NEUTRAL, Area
@@ -13,9 +13,11 @@ from vortex.targets.triton.writer import TileWriter
 
 def row_lines(
     schedule: Schedule, layout: Layout, exact: set[Ref], tensor_cores: bool, stage: StagePlan
-) -> tuple[list[str], list[str], int, int]:
-    """The lines of a row stage for one sparse row, those of the head first; widest tile, and scratch."""
+) -> tuple[list[str], list[str], list[str], int, int]:
+    """The lines of a row stage: of the head, those that read the query, and of a sparse row; widest tile, and
+    scratch."""
     made = Kernel(schedule, layout, exact, tensor_cores, "SB", 3)
+    made.query = Area([], 2)
     made.body = made.item
     made.w.area = made.item
     w = made.w
@@ -27,13 +29,11 @@ def row_lines(
         if index in stage.nodes:
             made.node(index)
     for ref in stage.kept:
-        _keep_row(made, layout.values[ref].first, made.operand(ref))
+        value = "{0}.to(narrow.dtype.element_ty)" if ref in layout.narrow else "{0}"
+        w.store(row_value(layout, ref), made.operand(ref), "", value)
     save(made, stage, blocks=False)
-    return made.head.lines, made.item.lines, w.widest, w.scratch
-
-
-def _keep_row(made: Kernel, first: int, tile: Tile) -> None:
-    made.w.store(f"values + row * {made.layout.row_size}{plus(first)}", tile)
+    widest = max([w.widest, *(tile.elements for tile in made.done.values())])
+    return made.head.lines, made.query.lines, made.item.lines, widest, w.scratch
 
 
 def _finish(made: Kernel, stage: StagePlan, index: int) -> None:
@@ -70,7 +70,8 @@ def _finish(made: Kernel, stage: StagePlan, index: int) -> None:
             made.done[Ref.at(index)] = emit.finished(w, step.args, tuple(totals), "count")
         else:
             for number, total in enumerate(totals):
-                _keep_row(made, layout.totals[index, number].first, total)
+                first = layout.totals[index, number].first
+                w.store(f"values + row * {layout.row_size}{plus(first)}", total)
 
 
 def _neutral(w: TileWriter, rows: int, cols: int, how: How) -> Tile:
@@ -80,13 +81,15 @@ def _neutral(w: TileWriter, rows: int, cols: int, how: How) -> Tile:
 def row_kernel(
     schedule: Schedule, layout: Layout, exact: set[Ref], tensor_cores: bool, stage: StagePlan
 ) -> Body:
-    head, lines, widest, scratch = row_lines(schedule, layout, exact, tensor_cores, stage)
+    head, early, lines, widest, scratch = row_lines(schedule, layout, exact, tensor_cores, stage)
     done = [*stage.statistics, *stage.nodes]
     text = [
         *head,
+        "    follow(EARLY)",
         "    for at in range(tl.program_id(0), rows, tl.num_programs(0)):",
         "        row = tl.cast(at, tl.int64)",
         "        request = at // HEADS",
+        *early,
         "        if tl.load(chosen + request) < tl.load(n + request):",
         *lines,
     ]
@@ -100,38 +103,33 @@ def prologue(
     exact: set[Ref],
     tensor_cores: bool,
     stage: StagePlan | None,
-    summary_call: str,
-    fresh: dict[str, tuple[int, int]],
+    finish_call: str,
 ) -> Body:
-    """`fresh`: fields that start at zero in a block that has just been finished."""
+    """Programs for the summaries, if they are made here, and others for what depends on the query."""
     head: list[str] = []
+    early: list[str] = []
     lines: list[str] = []
     widest = scratch = 1
     if stage is not None:
-        head, lines, widest, scratch = row_lines(schedule, layout, exact, tensor_cores, stage)
-    zero = TileWriter(Area(head, 1), Area([], 4), "1")
-    zero._indices.update(line.split(" = ")[0].strip() for line in head)
-    for name, (rows, cols) in fresh.items():
-        zero.store(f"field_{name} + block * {rows * cols}", zero.constant("0.0", rows, cols))
+        head, early, lines, widest, scratch = row_lines(schedule, layout, exact, tensor_cores, stage)
+    kinds = bool(finish_call) + bool(lines)
+    at = "at % rows" if kinds > 1 else "at"
     text = [
         *head,
-        "    for at in range(tl.program_id(0), rows, tl.num_programs(0)):",
-        "        row = tl.cast(at, tl.int64)",
-        "        request = at // HEADS",
-        "        length = tl.load(seq_len + request)",
+        "    follow(EARLY)",
+        f"    for at in range(tl.program_id(0), {'2 * rows' if kinds > 1 else 'rows'}, tl.num_programs(0)):",
+        f"        row = tl.cast({at}, tl.int64)",
     ]
-    if summary_call or fresh:
-        text += [
-            "        if SUMMARIES:",
-            "            if (length > 0) & (length % BLOCK_SIZE == 0):",
-            "                last = tl.load(table + row // SHARE * BLOCKS + length // BLOCK_SIZE - 1)",
-            "                block = last.to(tl.int64) * SHARE + row % SHARE",
-            *([f"                {summary_call}"] if summary_call else []),
-            *zero.area.lines,
-        ]
+    if finish_call:
+        mine = "(at < rows) & " if kinds > 1 else ""
+        text += [f"        if {mine}SUMMARIES:", f"            {finish_call}"]
     if lines:
-        text += ["        if tl.load(chosen + request) < tl.load(n + request):", *lines]
-    doc = "Of each row: the summary of the block that its token finishes"
+        sparse = "tl.load(chosen + request) < tl.load(n + request)"
+        if kinds > 1:
+            sparse = f"(at >= rows) & ({sparse})"
+        text += [f"        request = {at} // HEADS", *early, f"        if {sparse}:", *lines]
+    parts = ["the summary of the block that its token finishes"] if finish_call else []
     if stage is not None:
-        doc += f"; where it is sparse: {ops_of(layout, stage.nodes) or 'copies'}"
+        parts.append(f"where it is sparse: {ops_of(layout, stage.nodes) or 'copies'}")
+    doc = f"Of each row: {'; '.join(parts)}"
     return Body("prologue", doc + ".", tuple(text), widest, scratch)

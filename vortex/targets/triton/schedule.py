@@ -59,6 +59,7 @@ class Schedule:
             index: tuple(self.source(ref) for ref in step.node.inputs) for index, step in self.steps.items()
         }
         self.injected = {each.name for each in compiled.graph.injected}
+        self.saved = {node.output for node in compiled.graph.indexer if node.output}
         self.pairs = self._pairs()
         self.live = self._live()
         self.at: dict[int, int] = {}
@@ -166,7 +167,8 @@ class Schedule:
                 continue
             refs = self.inputs(index)
             sizes = [self._numel(ref) for ref in (*refs, Ref.at(index))]
-            alone = self.emit(index).lanes is None and not self.across(index)
+            emit, args = self.emit(index), self.steps[index].args
+            alone = not self.across(index) and (emit.lanes is None or not emit.holds(args))
             later = any(ref.node in found and self.at[ref.node] == self.at[index] for ref in refs)
             if not self.across(index) and (alone or later or max(sizes) > LARGEST_ROW_TILE):
                 found.add(index)

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vortex.graph.model import Ref, Stage
 from vortex.targets.triton.block_kernels import block_kernel
-from vortex.targets.triton.exact import exact_values
 from vortex.targets.triton.functions import used_functions
 from vortex.targets.triton.kernel import Body
 from vortex.targets.triton.layout import Layout
 from vortex.targets.triton.row_kernels import prologue, row_kernel
 from vortex.targets.triton.schedule import Schedule, StagePlan
-from vortex.targets.triton.summary import saved_fields, summary_function
+from vortex.targets.triton.summary import finish_function, summary_function
 from vortex.targets.triton.tiles import Shape, without_unused
 
 _CONSTANTS = (
     *("HEADS", "SHARE", "POOL_HEADS", "BLOCKS", "BOS", "EOS", "CHUNK"),
-    *("BN", "SB", "TILE", "NARROW", "SCRATCH", "SUMMARIES", "LISTED"),
+    *("BN", "SB", "TILE", "NARROW", "SCRATCH", "SUMMARIES", "LISTED", "EARLY"),
 )
-_NUMBERS = ("rows", "tiles", "first", "count", "q_row", "q_head")
-HEADER = ("import triton", "import triton.language as tl")
+_NUMBERS = ("rows", "tiles", "room", "first", "count", "q_row", "q_head")
+FINISHED_BESIDE_SCORES = range(2**13, 2**15)
+"""Numbers of a summary's widest tile where it is made beside the scores: the prologue would be waited for.
+Smaller ones do not pay for the registers that they take, and larger ones need more warps."""
+HEADER = (
+    "import triton",
+    "import triton.language as tl",
+    "from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait",
+)
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,7 @@ class KernelSource:
     scratch: int
     fewest: int = 1
     shape: Shape = "wide"
+    finished: int = 0
     stage: StagePlan | None = None
 
 
@@ -53,7 +60,7 @@ class ModuleSource:
 
 def generate(schedule: Schedule, layout: Layout, tensor_cores: bool) -> ModuleSource:
     """The module of a schedule."""
-    compiled, exact = schedule.compiled, exact_values(schedule)
+    compiled, exact = schedule.compiled, layout.exact
     summary = summary_function(schedule, layout)
     functions, kernels = [], []
     summarize: KernelSource | None = None
@@ -74,17 +81,39 @@ def generate(schedule: Schedule, layout: Layout, tensor_cores: bool) -> ModuleSo
         summarize = _kernel(
             Body("summarize", doc, tuple(lines), summary.widest, summary.scratch), schedule, None
         )
-    fresh = saved_fields(schedule)
-    first = next((stage for stage in schedule.stages if stage.number == 0 and stage.has_kernel), None)
-    if first is not None or call or fresh:
-        body = prologue(schedule, layout, exact, tensor_cores, first, call, fresh)
-        size = max(body.widest, summary.widest if summary else 1)
-        scratch = max(body.scratch, summary.scratch if summary else 0)
-        kernels.append(_kernel(Body(body.name, body.doc, body.lines, size, scratch), schedule, first))
-    for stage in schedule.stages:
-        if stage.number and stage.has_kernel:
-            make = row_kernel if stage.of_rows else block_kernel
-            kernels.append(_kernel(make(schedule, layout, exact, tensor_cores, stage), schedule, stage))
+    finishing, finish_call = finish_function(schedule, call), ""
+    if finishing is not None:
+        text, names = _function(finishing, compiled.geometry.block_size, schedule, "row")
+        functions.append(text)
+        finish_call = f"finish_block({', '.join(('row', *names))})"
+    size, scratch = (summary.widest, summary.scratch) if summary else (1, 0)
+    stages = [stage for stage in schedule.stages if stage.has_kernel]
+    of_blocks = {
+        stage.number: block_kernel(schedule, layout, exact, tensor_cores, stage)
+        for stage in stages
+        if not stage.of_rows
+    }
+    beside = of_blocks[min(of_blocks)][0].shape == "vector" and size in FINISHED_BESIDE_SCORES
+    first = next((stage for stage in stages if stage.number == 0), None)
+    if first is not None or (finish_call and not beside):
+        body = prologue(schedule, layout, exact, tensor_cores, first, "" if beside else finish_call)
+        if finish_call and not beside:
+            body = replace(body, widest=max(body.widest, size), scratch=max(body.scratch, scratch))
+        kernels.append(_kernel(body, schedule, first))
+    for stage in stages:
+        if stage.number == 0:
+            continue
+        if stage.of_rows:
+            body = row_kernel(schedule, layout, exact, tensor_cores, stage)
+        else:
+            tile, given, frame = of_blocks[stage.number]
+            text, names = _function(tile, compiled.geometry.block_size, schedule, *given)
+            functions.append(text)
+            finish = finish_call if beside and stage.number == min(of_blocks) else ""
+            body = frame(tile, f"{tile.name}({', '.join((*given, *names))})", finish, not kernels)
+            if finish:
+                body = replace(body, finished=size, scratch=max(body.scratch, scratch))
+        kernels.append(_kernel(body, schedule, stage))
     bodies = "\n".join(
         [*functions, *(kernel.text for kernel in kernels), summarize.text if summarize else ""]
     )
@@ -124,7 +153,7 @@ def _parameters(text: str, schedule: Schedule) -> tuple[str, ...]:
     graph = schedule.compiled.graph
     pools = [field.name for field in graph.injected]
     fields = [f"{kind}_{field.name}" for kind in ("field", "request") for field in graph.fields]
-    known = ["q", *pools, *fields, "ids", "values", "weights", "scores"]
+    known = ["q", *pools, *fields, "ids", "values", "narrow", "weights", "scores"]
     known += re.findall(r"\b(?:kept|partials)_\w+", text)
     known += ["seq_len", "n", "chosen", "owner", "table", "chunks", "chunk_count", "scratch"]
     known += [*_NUMBERS, *(f"{name}_{of}" for name in pools for of in ("slot", "head")), *_CONSTANTS]
@@ -152,4 +181,5 @@ def _function(body: Body, block_size: int, schedule: Schedule, *given: str) -> t
 
 def _kernel(body: Body, schedule: Schedule, stage: StagePlan | None) -> KernelSource:
     text, names = _text(body, schedule, ())
-    return KernelSource(body.name, names, text, body.widest, body.scratch, body.fewest, body.shape, stage)
+    sizes = body.widest, body.scratch, body.fewest, body.shape, body.finished
+    return KernelSource(body.name, names, text, *sizes, stage)

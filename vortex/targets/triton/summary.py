@@ -67,6 +67,25 @@ def summary_function(schedule: Schedule, layout: Layout) -> Body | None:
     return Body("summarize_block", f"The cache stage of one block: {names}.", lines, widest, made.w.scratch)
 
 
+def finish_function(schedule: Schedule, summary_call: str) -> Body | None:
+    """The cache stage of the block that a row's token finishes; fields that it does not write are zero."""
+    zero = TileWriter(Area([], 1), Area([], 2), "1")
+    for name, (rows, cols) in saved_fields(schedule).items():
+        zero.store(f"field_{name} + block * {rows * cols}", zero.constant("0.0", rows, cols))
+    if not (summary_call or zero.area.lines):
+        return None
+    lines = [
+        *zero.head.lines,
+        "    length = tl.load(seq_len + row // HEADS)",
+        "    if (length > 0) & (length % BLOCK_SIZE == 0):",
+        "        last = tl.load(table + row // SHARE * BLOCKS + length // BLOCK_SIZE - 1)",
+        "        block = last.to(tl.int64) * SHARE + row % SHARE",
+        *([f"        {summary_call}"] if summary_call else []),
+        *zero.area.lines,
+    ]
+    return Body("finish_block", "The summary of the block that the row's token finishes.", tuple(lines), 1, 0)
+
+
 def saved_fields(schedule: Schedule) -> dict[str, tuple[int, int]]:
     """Fields of blocks that the indexer saves and the cache stage does not write."""
     graph = schedule.compiled.graph

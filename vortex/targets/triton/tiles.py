@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -11,8 +12,8 @@ from vortex.ops.emit import How, Part, Tile, power_of_two
 
 NEUTRAL: dict[How, str] = {"max": "-float('inf')", "min": "float('inf')", "sum": "0.0"}
 PAIR: dict[How, str] = {"max": "maximum({}, {})", "min": "minimum({}, {})", "sum": "{} + {}"}
-Shape = Literal["wide", "rows", "dot"]
-"""What a kernel's registers hold above all: tiles; the rows that blocks are multiplied with; matrices."""
+Shape = Literal["wide", "vector", "rows", "dot"]
+"""What blocks are multiplied with: nothing, or tiles; one row; some rows, in registers; a matrix."""
 _ASSIGNED = re.compile(r"\s*(\w+) = ")
 
 
@@ -46,8 +47,18 @@ class TileLines:
         self.widest = self.fewest = 1
         self.shape: Shape = "wide"
         self.scratch = 0
+        self.ahead: list[tuple[str, str]] = []
+        self.late: set[str] = set()
         self._names: set[str] = set()
         self._indices: set[str] = set()
+
+    @contextmanager
+    def deeper(self) -> Iterator[None]:
+        """Lines of a block below the last one."""
+        before = self.area
+        self.area = Area(before.lines, before.indent + 1)
+        yield
+        self.area = before
 
     # names
 
@@ -145,20 +156,36 @@ class TileLines:
         stride: str | int | None = None,
         mask: str = "",
         exact: bool = False,
+        ahead: bool = False,
     ) -> Tile:
-        """Numbers at `pointer` (`[BN, 1, 1]` if they differ between blocks), row-major, zeros as padding."""
+        """Numbers at `pointer` (`[BN, 1, 1]` if they differ between blocks), row-major, zeros as padding;
+        `ahead` of the turn that needs them."""
 
         def part(first: int, count: int, width: int) -> str:
             if not blocks and width > 1:
                 return self.plain(pointer, rows, count, first, width, cols if stride is None else stride)
-            masks = " & ".join(text for text in (mask, self.inside(rows, count, width)) if text)
+            inside = self.inside(rows, count, width)
+            place = f"{pointer} + ({self.offsets(rows, cols, first, width, stride)})"
+            if blocks and not mask:
+                return f"{self.read(place, inside, not ahead)}.to(tl.float32)"
+            masks = " & ".join(text for text in (mask, inside) if text)
             guard = f", mask={masks}, other=0.0" if masks else ""
-            place = self.offsets(rows, cols, first, width, stride)
-            return f"tl.load({pointer} + ({place}){guard}).to(tl.float32)"
+            return f"tl.load({place}{guard}).to(tl.float32)"
 
         step = cols if stride is None else stride
         memory = "" if mask else (f"{pointer} + {{row}} * {step}" if rows > 1 else pointer)
+        if not ahead:
+            self.late.add(memory)
         return replace(self.tile(rows, cols, blocks, part), exact=exact, memory=memory)
+
+    def read(self, place: str, inside: str, late: bool) -> str:
+        """What stands at a place of each block, as it is stored; anything, of a block that is not valid."""
+        if late:
+            return f"tl.load({place}{f', mask={inside}, other=0.0' if inside else ''})"
+        name = self.name("read")
+        guard = f"valid & {inside}, other=0.0" if inside else "valid"
+        self.ahead.append((name, f"tl.load({place}, mask={guard})"))
+        return name
 
     def plain(
         self, pointer: str, rows: int, count: int, first: int, width: int, stride: str | int, height: int = 0
