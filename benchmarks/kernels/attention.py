@@ -145,9 +145,8 @@ def ours(on: Layers, triton: bool = False) -> Callable[[torch.Tensor, KVPool], t
     rows = on.rows
     decode = SparseDecode(on.size, rows.group, rows.key_dim, rows.dim, on.q.device)
     out = torch.empty((on.size.rows, rows.group, rows.dim), dtype=torch.bfloat16, device=on.q.device)
-    if triton:
-        return lambda q, pool: decode.run_triton(q, pool, on.step, on.scale, out)
-    return lambda q, pool: decode.run(q, pool, on.step, on.scale, out)
+    run = decode.run_triton if triton else decode.run
+    return lambda q, pool: run(q.view(rows.batch, -1, rows.key_dim), pool, on.step, on.scale, out)
 
 
 def head_views(pool: KVPool, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:

@@ -34,10 +34,10 @@ def launches(model: Model, block_size: int, format: str) -> list[Launch]:
     value_dim = latent or dim
     stored = torch.zeros(4 * block_size, model.heads, dim, dtype=FORMATS[format])
     pool = KVPool(*[stored] * (1 if latent else 2), kv_lora_rank=latent)
-    q = torch.zeros(size.rows, model.group, dim, dtype=torch.bfloat16)
+    q = torch.zeros(size.requests, model.heads * model.group, dim, dtype=torch.bfloat16)
     attention = SparseDecode(size, model.group, dim, value_dim, "cpu")
     with recording(run=False) as made:
-        attention.run(q, pool, DeviceStep(size, "cpu"), 0.1, q.new_zeros(*q.shape[:2], value_dim))
+        attention.run(q, pool, DeviceStep(size, "cpu"), 0.1, q.new_zeros(size.rows, model.group, value_dim))
     return made
 
 

@@ -157,7 +157,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, 1) decode(const __grid_
     constexpr int STEP = WARPS * TOKENS;
 
     // Each warp brings q into the stage that is filled last.
-    const QUERY* queries = static_cast<const QUERY*>(a.q) + it.row * a.q_row;
+    const QUERY* queries = queries_of<QUERY>(a, it);
     char* held = shared + (warp * STAGES + STAGES - 1) * STAGE;
 #pragma unroll
     for (int at = lane; at < HEADS * Q_CHUNKS; at += 32) {

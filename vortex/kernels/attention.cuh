@@ -13,7 +13,7 @@ struct Args {
   int* tickets;   // [rows, tiles of query heads, 4]: a Ticket each, zero before and after
   const int *n, *chosen, *seq_len, *table, *lists, *tokens, *parts, *part_count, *part_first;
   float scale;    // includes log2 e
-  long q_row, q_head, out_row, out_head;              // elements
+  long q_request, q_head, out_row, out_head;          // elements
   long k_slot, k_head, v_slot, v_head;                // bytes
   long room;
   int table_row, list_row;
@@ -62,6 +62,12 @@ __device__ __forceinline__ int2 either_entry(const Args& a, const Item& it, int 
 __device__ __forceinline__ int entry(const Args& a, const Item& it, int token) {
   const int place = max(0, min(token >> a.block_shift, it.beyond - 1));
   return __ldg((it.dense ? it.table : it.list) + place);
+}
+
+// The first query head of a row.
+template <class Query>
+__device__ __forceinline__ const Query* queries_of(const Args& a, const Item& it) {
+  return static_cast<const Query*>(a.q) + it.request * a.q_request + it.head * a.group * a.q_head;
 }
 
 // The block of slots and the head that an entry stands for.

@@ -111,8 +111,8 @@ class SparseDecode:
     def run(
         self, q: torch.Tensor, pool: KVPool, step: DeviceStep, scale: float, out: torch.Tensor
     ) -> torch.Tensor:
-        """Writes and returns `out [rows, group, value_dim]` for `q [rows, group, head_dim]`; both may be
-        views whose last dimension is contiguous. The products are of numbers in q's format, summed in
+        """Writes and returns `out [rows, group, value_dim]` for `q [requests, heads * group, head_dim]`; both
+        may be views whose last dimension is contiguous. The products are of numbers in q's format, summed in
         float32; fp8 keys and values are converted to it."""
         if attention_cuda.serves(q, pool, out, self.size.block_size):
             attention_cuda.launch(q, pool, step, scale * _LOG2_E, out, *self.partials, self._tickets)

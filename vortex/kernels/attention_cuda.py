@@ -33,7 +33,7 @@ class Args(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("n", "chosen", "seq_len", "table", "lists", "tokens")),
         *((name, ctypes.c_void_p) for name in ("parts", "part_count", "part_first")),
         ("scale", ctypes.c_float),
-        *((name, ctypes.c_long) for name in ("q_row", "q_head", "out_row", "out_head")),
+        *((name, ctypes.c_long) for name in ("q_request", "q_head", "out_row", "out_head")),
         *((name, ctypes.c_long) for name in ("k_slot", "k_head", "v_slot", "v_head", "room")),
         *((name, ctypes.c_int) for name in ("table_row", "list_row", "heads", "share")),
         *((name, ctypes.c_int) for name in ("block_shift", "group")),
@@ -53,9 +53,9 @@ class Variant:
     warpgroups: bool = False
 
     @classmethod
-    def of(cls, q: torch.Tensor, pool: KVPool) -> Variant:
+    def of(cls, q: torch.Tensor, pool: KVPool, out: torch.Tensor) -> Variant:
         warpgroups = _has_warpgroups(q.device)
-        return cls(q.dtype, pool.k.dtype, pool.head_dim, pool.kv_lora_rank, q.shape[1], warpgroups)
+        return cls(q.dtype, pool.k.dtype, pool.head_dim, pool.kv_lora_rank, out.shape[1], warpgroups)
 
     @property
     def by_warpgroups(self) -> bool:
@@ -121,7 +121,7 @@ def serves(q: torch.Tensor, pool: KVPool, out: torch.Tensor, block_size: int) ->
     vectors."""
     return (
         q.is_cuda
-        and Variant.of(q, pool).serves
+        and Variant.of(q, pool, out).serves
         and block_size >= 8
         and block_size & (block_size - 1) == 0
         and all(_aligned(x, 16) for x in pool.stored)
@@ -149,7 +149,7 @@ def launch(
 ) -> None:
     """One launch on the current stream; `scale` includes log2 e."""
     size, k, v = step.size, pool.k, pool.v
-    library, programs = _kernel(Variant.of(q, pool), q.device)
+    library, programs = _kernel(Variant.of(q, pool, out), q.device)
     strides = [(x.stride(0), x.stride(1) if x.dim() == 3 else 0) for x in (k, v)]
     args = Args(
         *map(pointer, (q, k, v, out, accs, stats, tickets, step.n, step.chosen, step.seq_len, step.table)),
@@ -164,6 +164,6 @@ def launch(
         size.heads,
         size.share,
         size.block_size.bit_length() - 1,
-        q.shape[1],
+        out.shape[1],
     )
     check(library.attend(ctypes.byref(args), programs, stream()), "attention")

@@ -70,7 +70,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) decode(const __grid_con
     const Loader loader{a, it, shared_address(shared), warp, lane};
 
     // q goes into the stage that is filled last.
-    const QUERY* queries = static_cast<const QUERY*>(a.q) + it.row * a.q_row + head * a.q_head;
+    const QUERY* queries = queries_of<QUERY>(a, it) + head * a.q_head;
     char* held = shared + (STAGES - 1) * STAGE;
     for (int at = threadIdx.x; at < HEADS * CHUNKS; at += THREADS) {
       const int mine = at / CHUNKS, chunk = at % CHUNKS;

@@ -40,7 +40,7 @@ def _weight(m, top):
 def decode(
     q, k, v, out, accs, stats, tickets,
     n, chosen, seq_len, table, lists, tokens, parts, part_count, part_first,
-    scale, q_row, q_head, k_slot, k_head, v_slot, v_head, out_row, out_head, table_row, list_row,
+    scale, q_request, q_head, k_slot, k_head, v_slot, v_head, out_row, out_head, table_row, list_row,
     HEADS: tl.constexpr, SHARE: tl.constexpr, BLOCK: tl.constexpr, GROUP: tl.constexpr,
     A: tl.constexpr, WA: tl.constexpr, B: tl.constexpr, WB: tl.constexpr, LATENT: tl.constexpr,
     HEAD_TILE: tl.constexpr, TOKEN_TILE: tl.constexpr, STAGES: tl.constexpr, PRECISION: tl.constexpr,
@@ -73,7 +73,7 @@ def decode(
 
         heads = tile * HEAD_TILE + tl.arange(0, HEAD_TILE)
         live = heads < GROUP
-        q_base = q + row.to(tl.int64) * q_row
+        q_base = q + request.to(tl.int64) * q_request + head * GROUP * q_head
         qa = _columns(q_base, heads, q_head, 0, A, WA, live)
         if WB:
             qb = _columns(q_base, heads, q_head, A, B, WB, live)

@@ -350,7 +350,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
       wait(barriers.answered(), question.turn ^ 1);
       if (lane == 0) {
         arrive_expecting(barriers.asked(), PANELS * Q_PANEL);
-        copy_box(base, &queries, barriers.asked(), tile * HEADS, it.row, 0);
+        copy_box(base, &queries, barriers.asked(), it.head * a.group + tile * HEADS, it.request, 0);
       }
       question.next();
       asked = true;
@@ -567,7 +567,7 @@ static int describe_latents(CUtensorMap* map, const Args& a) {
 }
 
 static int describe_queries(CUtensorMap* map, const Args& a) {
-  return describe(map, a.q, a.group, a.q_head * 2, a.q_row * 2, HEADS, 1, PANELS);
+  return describe(map, a.q, a.heads * a.group, a.q_head * 2, a.q_request * 2, HEADS, 1, PANELS);
 }
 
 extern "C" int prepare(int* per_multiprocessor) {

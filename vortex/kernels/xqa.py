@@ -76,11 +76,12 @@ class XqaDecode:
     def run(
         self, q: torch.Tensor, pool: KVPool, step: DeviceStep, scale: float, out: torch.Tensor
     ) -> torch.Tensor:
-        """As `SparseDecode.run`; q and out are contiguous."""
+        """As `SparseDecode.run`; queries that do not lie side by side are copied, and out does."""
         from flashinfer.decode import xqa_batch_decode_with_kv_cache
 
         self.check(q, pool)
         self.list(step)
+        q = q.reshape(-1, self.group, self.head_dim)
         xqa_batch_decode_with_kv_cache(
             query=q,
             kv_cache=self.views(pool),

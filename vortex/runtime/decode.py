@@ -131,19 +131,20 @@ class DeviceDecode:
         self, layer_id: int, q: torch.Tensor, scale: float, out: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Attention of `q [batch, heads * group, head_dim]`: `[batch, heads * group, value_dim]`, in `out` if
-        given (else in a new tensor). The current tokens are in the pool; the blocks that they complete are
-        summarised here, those of the prompt are the caller's. Rows of requests without tokens hold anything.
+        given (else in a new tensor). q may be a part of a wider tensor, and is not copied. The current tokens
+        are in the pool; the blocks that they complete are summarised here, those of the prompt are the
+        caller's. Rows of requests without tokens hold anything.
         """
         layer = self.layers[layer_id]
-        group = self.attention.group
         if out is None:
             out = q.new_empty((*q.shape[:2], self.value_dim))
-        rows = q.reshape(-1, group, q.shape[-1])
-        scores = self.program.score(rows, layer, self.step, self.buffers)
+        scores = self.program.score(q, layer, self.step, self.buffers)
         self.selector.run(scores, self.step)
         if self.union is not None:
             count_sparse(self.step, self.planner.counts[Count.UNION_READ :])
-        self.attention.run(rows, layer.pool, self.step, scale, out.view(-1, group, self.value_dim))
+        self.attention.run(
+            q, layer.pool, self.step, scale, out.view(-1, self.attention.group, self.value_dim)
+        )
         return out
 
     def summarize(self, layer_id: int, blocks: slice | torch.Tensor) -> None:

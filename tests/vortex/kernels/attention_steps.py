@@ -70,7 +70,7 @@ class Case:
             programs=sum(r.pieces for r in requests),
         )
         self.size, self.step = size, DeviceStep(size, "cpu")
-        self.q = torch.randn(size.rows, shape.group, shape.key_dim).to(shape.dtype)
+        self.q = torch.randn(size.requests, shape.heads * shape.group, shape.key_dim).to(shape.dtype)
         self.scale = 1 / math.sqrt(shape.key_dim)
         self._pages()
         self._parts()
@@ -149,10 +149,11 @@ class Case:
         k, v = self.pool.k.float(), self.pool.v.float()
         if not self.shape.shared:
             k, v = k[:, None], v[:, None]
+        queries = self.q.float().unflatten(1, (self.size.heads, -1)).flatten(0, 1)
         for row in self.lists:
             slots, heads = (torch.from_numpy(x) for x in self.slots(row))
             if len(slots):
-                weights = torch.softmax(self.q[row].float() @ k[slots, heads].T * self.scale, -1)
+                weights = torch.softmax(queries[row] @ k[slots, heads].T * self.scale, -1)
                 out[row] = weights @ v[slots, heads]
         return out
 

@@ -134,6 +134,19 @@ def test_views_of_queries_pool_and_result() -> None:
     run(case)
 
 
+@pytest.mark.parametrize("rope", [0, 64])
+def test_queries_beside_the_keys_and_values_of_a_token(rope: int) -> None:
+    """As the product of all three weights leaves them: a token's row is longer than its queries."""
+    dtype = torch.bfloat16 if GPU else torch.float16
+    shape = Shape(heads=1, group=20, dim=512, rope=64) if rope else Shape(heads=2, group=4, dim=64)
+    case = Case(replace(shape, dtype=dtype), MIXED)
+    requests, heads, dim = case.q.shape
+    wide = torch.full((requests, (heads + 4) * dim), math.nan, dtype=dtype)
+    wide[:, : heads * dim] = case.q.flatten(1)
+    case.q = wide[:, : heads * dim].view(requests, heads, dim)
+    run(case)
+
+
 def test_lists_shorter_than_planned_and_parts_without_tokens() -> None:
     case = Case(Shape(), [Request(900, chosen=20, pieces=7), Request(0), Request(700, chosen=10)])
     for row in (0, 1, 4):

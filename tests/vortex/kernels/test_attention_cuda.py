@@ -78,4 +78,5 @@ def test_a_source_stands_alone() -> None:
 
 def test_tensors_of_the_cpu_are_not_served() -> None:
     case = Case(Shape(dtype=BF16), [Request(50)])
-    assert not serves(case.q, case.pool, case.q, 16)
+    out = case.q.view(case.size.rows, -1, case.q.shape[-1])
+    assert not serves(case.q, case.pool, out, 16)

@@ -212,6 +212,22 @@ def test_pools_whose_slots_hold_all_heads(flow: str) -> None:
     assert served.decode.counts() == served.rows.counts()
 
 
+@pytest.mark.parametrize("flow", ["gqa_quest_sparse_attention", "halves", "running_avg_block_sparse"])
+def test_queries_beside_keys_and_values_are_not_copied(flow: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token's row as a projection to all three leaves it."""
+    served, other = Served(flow), Served(flow)
+    for each in (served, other):
+        each.plan([3, 0], [200, 40])
+    attended, run = [], served.decode.attention.run
+    monkeypatch.setattr(served.decode.attention, "run", lambda q, *x: attended.append(q) or run(q, *x))
+    for layer in LAYERS:
+        q = served.q[layer][:2]
+        wide = torch.cat((q, torch.full_like(q, torch.nan)), 1)
+        out = served.decode.attend(layer, wide[:, : q.shape[1]], SCALE)
+        torch.testing.assert_close(out, other.decode.attend(layer, q, SCALE), rtol=0, atol=0)
+        assert attended[-1].data_ptr() == wide.data_ptr()
+
+
 def test_counts_are_those_of_the_steps() -> None:
     for flow in ("block_sparse_attention", "trading_places"):
         served = Served(flow)

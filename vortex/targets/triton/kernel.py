@@ -66,7 +66,8 @@ class Kernel:
         rows, cols = self.layout.shape(ref)
         exact = ref in self.exact
         if ref.kind is RefKind.QUERY:
-            return self.w.load("(q + row * q_row)", rows, cols, False, "q_head", exact=exact)
+            first = f"(q + request.to(tl.int64) * q_request + row % HEADS * {rows} * q_head)"
+            return self.w.load(first, rows, cols, False, "q_head", exact=exact)
         if ref.kind is RefKind.FIELD:
             entry = f"(tl.load(owner + request).to(tl.int64) * HEADS + row % HEADS) * {rows * cols}"
             return self.w.load(f"(request_{ref.name} + {entry})", rows, cols, False)

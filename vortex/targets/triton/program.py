@@ -92,11 +92,12 @@ class TritonProgram(CompiledGraph):
         self, q: torch.Tensor, layer: LayerCache, step: DeviceStep, buffers: ProgramBuffers
     ) -> torch.Tensor:
         """Summarise the blocks that the step's tokens finish, and score the blocks of its sparse rows:
-        `[selections, rows, blocks]`, of which the places `[bos, n - eos)` count. `q [rows, group, head_dim]`,
-        of the step's first rows; nothing is allocated by the kernels, and nothing waits for the device.
+        `[selections, rows, blocks]`, of which the places `[bos, n - eos)` count. `q [requests, heads * group,
+        head_dim]`, of the step's first requests, may be a view whose last dimension is contiguous; nothing is
+        allocated by the kernels, and nothing waits for the device.
         """
         self._run(q, layer, step, buffers, summaries=True)
-        shape = len(self.selections), len(q), step.size.blocks
+        shape = len(self.selections), len(q) * step.size.heads, step.size.blocks
         return buffers.scores.view(-1)[: math.prod(shape)].view(shape)
 
     def _run(
@@ -178,9 +179,9 @@ class TritonProgram(CompiledGraph):
         return {
             **{name: getattr(step, name) for name in names},
             "q": q,
-            "q_row": q.stride(0),
+            "q_request": q.stride(0),
             "q_head": q.stride(1),
-            "rows": len(q),
+            "rows": len(q) * size.heads,
             "room": size.chunks,
             "HEADS": size.heads,
             "SHARE": size.share,
@@ -220,16 +221,17 @@ class TritonProgram(CompiledGraph):
         self, stage: StagePlan, q: torch.Tensor, layer: LayerCache, step: DeviceStep, buffers: ProgramBuffers
     ) -> None:
         """Row ops by their own vectorised semantics, for all rows at once."""
-        values, heads = buffers.tensors["values"][: len(q)], step.size.heads
+        heads = step.size.heads
+        values = buffers.tensors["values"][: len(q) * heads]
         valid = torch.ones((1, 1), dtype=torch.bool, device=q.device)
 
         def operand(ref: Ref) -> torch.Tensor:
             if ref.kind is RefKind.QUERY:
-                return q.float()[:, None]
+                return q.float().reshape(len(values), 1, self.geometry.group, -1)
             if ref.kind is RefKind.FIELD:
                 kept = layer.requests[ref.name]
                 kept = kept.view(-1, heads, *kept.shape[1:])
-                return kept[step.owner[: len(q) // heads].long()].flatten(0, 1)[:, None]
+                return kept[step.owner[: len(q)].long()].flatten(0, 1)[:, None]
             if self.schedule.is_constant(ref):
                 node = self.indexer[ref.node]
                 return node.op.run(node.at_layer(layer.index), (), valid)

@@ -19,7 +19,7 @@ _CONSTANTS = (
     *("HEADS", "SHARE", "POOL_HEADS", "BLOCKS", "BOS", "EOS", "CHUNK"),
     *("BN", "SB", "TILE", "NARROW", "SCRATCH", "SUMMARIES", "LISTED", "EARLY"),
 )
-_NUMBERS = ("rows", "tiles", "room", "first", "count", "q_row", "q_head")
+_NUMBERS = ("rows", "tiles", "room", "first", "count", "q_request", "q_head")
 FINISHED_BESIDE_SCORES = range(2**13, 2**15)
 """Numbers of a summary's widest tile where it is made beside the scores: the prologue would be waited for.
 Smaller ones do not pay for the registers that they take, and larger ones need more warps."""
