@@ -49,7 +49,12 @@ FILES: dict[str, Callable[[], str]] = {
 }
 IN_SAMPLE = ("plan", "lists")
 """Templates take half a minute each."""
-SPILLED = {"topk": 32, "topk of a Union, float32": 64, "attention, latent, warpgroups": 32}
+SPILLED = {
+    "topk": 32,
+    "topk of a Union, float32": 64,
+    "attention, latent, warpgroups": 32,
+    "attention, latent, warpgroups, 128 heads": 32,
+}
 """Bytes a thread, at most. The widest form of topk has 1,024 threads, which leaves 64 registers to each. With
 warpgroups, numbers of an item are kept there while its tiles are computed."""
 

@@ -4,9 +4,9 @@
 //
 // A block has a multiprocessor to itself and takes an item for a tile of query heads, in four warpgroups. One warp
 // copies latents, 32 tokens at a time, into a ring of STAGES stages. A warpgroup computes logits q K^T [64, 64], of two
-// stages that are neighbours or of one, and their weights. Two compute half of the columns each of the results
-// P V [64, VALUES], kept in registers. Each goes on to the next item on its own. Rows beyond the query heads hold
-// anything: no row of a product depends on another.
+// stages that are neighbours or of one, and between the products for one tile the weights of the tile before. Two
+// compute half of the columns each of the results P V [64, VALUES], kept in registers. Each goes on to the next item on
+// its own. Rows beyond the query heads hold anything: no row of a product depends on another.
 //
 // In shared memory q, latents and weights are panels of 64 columns, a row 128 bytes, whose chunks of 16 bytes are
 // exchanged: chunk c of row r is in place c ^ (r % 8). That is what tensor maps (cp.async.bulk.tensor) write and
@@ -61,6 +61,14 @@ __device__ __forceinline__ void sync(int barrier, int threads) {
   asm volatile("bar.sync %0, %1;\n" ::"r"(barrier), "r"(threads) : "memory");
 }
 
+// Whether all of a warpgroup see it so: products must be those of all its warps.
+__device__ __forceinline__ bool agreed(bool mine) {
+  uint32_t all;
+  asm volatile("{\n.reg .pred p, q;\nsetp.ne.u32 q, %1, 0;\nbar.red.and.pred p, 2, 128, q;\nselp.b32 %0, 1, 0, p;\n}\n"
+               : "=r"(all) : "r"(uint32_t(mine)) : "memory");
+  return all;
+}
+
 // A place in a ring, and how often it has gone round.
 template <int COUNT>
 struct Place {
@@ -71,12 +79,25 @@ struct Place {
   }
 };
 
-// Columns from a panel on, of what the tensor map says that `x` and `y` number.
+// Columns from a panel on, of what the tensor map says that `x` and `y` number. The `policy` is what becomes of it in
+// the second level of the cache.
 __device__ __forceinline__ void copy_box(uint32_t to, const CUtensorMap* map, uint32_t barrier, int x, int y,
-                                         int panel) {
+                                         int panel, uint64_t policy) {
   asm volatile(
-      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], "
-      "[%2];\n" ::"r"(to), "l"(map), "r"(barrier), "r"(0), "r"(x), "r"(y), "r"(panel) : "memory");
+      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+      "[%0], [%1, {%3, %4, %5, %6}], [%2], %7;\n"
+      ::"r"(to), "l"(map), "r"(barrier), "r"(0), "r"(x), "r"(y), "r"(panel), "l"(policy) : "memory");
+}
+__device__ __forceinline__ uint64_t kept() {
+  uint64_t policy;
+  asm("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;\n" : "=l"(policy));
+  return policy;
+}
+// What is read once makes room for what is read again.
+__device__ __forceinline__ uint64_t dropped() {
+  uint64_t policy;
+  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;\n" : "=l"(policy));
+  return policy;
 }
 
 // ---- Products
@@ -134,16 +155,20 @@ __device__ __forceinline__ void multiply_128(float (&d)[128], uint64_t a, uint64
   if constexpr (std::is_same_v<QUERY, __half>) MULTIPLY_128("f16"); else MULTIPLY_128("bf16");
 }
 
-// Of all rows of q and the tokens of two stages, by a warpgroup. (Where one counts, the others are anything.)
-__device__ __forceinline__ void logits(float (&s)[32], uint32_t queries, uint32_t stage) {
+// Of all rows of q and the tokens of two stages, by a warpgroup. (Where one counts, the others are anything.) After
+// each panel `between(panel)` is called: a warp waits where it adds a product and there are some already.
+template <class Between>
+__device__ __forceinline__ void logits(float (&s)[32], uint32_t queries, uint32_t stage, Between between) {
   const uint32_t q = operand(queries), k = operand(stage);
   settle(s);
   open_products();
 #pragma unroll
-  for (int p = 0; p < PANELS; ++p)
+  for (int p = 0; p < PANELS; ++p) {
 #pragma unroll
     for (int step = 0; step < 4; ++step)
       multiply_64(s, operand_after(q, p * Q_PANEL + step * 32), operand_after(k, p * PANEL + step * 32), p + step > 0);
+    between(p);
+  }
   close_products();
   finish_products();
   settle(s);
@@ -182,15 +207,15 @@ __device__ __forceinline__ void store_weights(uint32_t to, const float (&s)[32],
 // ---- Work
 
 // From the second level of the cache: what another kernel may have written while this one was there already.
-__device__ __forceinline__ int fresh(const int* p) {
+__device__ __forceinline__ int latest(const int* p) {
   int x;
   asm volatile("ld.relaxed.gpu.global.s32 %0, [%1];\n" : "=r"(x) : "l"(p) : "memory");
   return x;
 }
 
-__device__ __forceinline__ int fresh_entry(const Args& a, const Item& it, int token) {
+__device__ __forceinline__ int latest_entry(const Args& a, const Item& it, int token) {
   const int place = max(0, min(token >> a.block_shift, it.beyond - 1));
-  return fresh((it.dense ? it.table : it.list) + place);
+  return latest((it.dense ? it.table : it.list) + place);
 }
 
 // What the plan says of an item; of sparse rows, `end` is missing.
@@ -205,27 +230,21 @@ __device__ __forceinline__ Item planned(const Args& a, int index) {
   return it;
 }
 
-// Calls `role(item, tile of heads, whether it is the last one)` for the items of this block; `first(item, tile)`
-// before that, of the first one, and before what the previous kernel writes may be read.
-template <class Role, class First>
-__device__ __forceinline__ void each_item(const Args& a, Role role, First first) {
+// Calls `role(item, tile of heads, whether it is the last one)` for the items of this block. The plan is complete
+// before any later kernel starts, so it is read before the previous one has ended.
+template <class Role>
+__device__ __forceinline__ void each_item(const Args& a, Role role) {
   const int head_tiles = (a.group + HEADS - 1) / HEADS, step = gridDim.x;
   const int items = *a.part_count * a.heads * head_tiles, most = int(a.room) * head_tiles - 1;
   int index = blockIdx.x;
   Item it = planned(a, min(index, most) / head_tiles);
-  if (index < items) first(it, index % head_tiles);
   wait_for_previous_kernel();
   while (index < items) {
-    it.end = min(it.beyond << a.block_shift, it.dense ? it.end : fresh(a.tokens + it.row));
+    it.end = min(it.beyond << a.block_shift, it.dense ? it.end : latest(a.tokens + it.row));
     role(it, index % head_tiles, index + step >= items);
     index += step;
     if (index < items) it = planned(a, index / head_tiles);
   }
-}
-
-template <class Role>
-__device__ __forceinline__ void each_item(const Args& a, Role role) {
-  each_item(a, role, [](const Item&, int) {});
 }
 
 // The tokens that are taken together: of one stage, or of two that are neighbours.
@@ -251,7 +270,7 @@ __device__ __forceinline__ void merge_parts(const Args& a, const Item& it, Ticke
   sync(1, RESULT_THREADS);
   if (thread == 0) *flag = slices_of(ticket, it.part - it.begin, it.pieces, patient);
   sync(1, RESULT_THREADS);
-  constexpr int VECTORS = VALUES / 4, MANY = 8, TOGETHER = 2;
+  constexpr int VECTORS = VALUES / 4, MANY = HEADS > 32 ? 4 : 8, TOGETHER = 16 / MANY;
   const int step = a.heads * a.group;
   const long first = (long(it.begin) * a.heads + it.head) * a.group + head;
   QUERY* out = static_cast<QUERY*>(a.out) + it.row * a.out_row + head * a.out_head;
@@ -292,7 +311,8 @@ __device__ __forceinline__ void merge_parts(const Args& a, const Item& it, Ticke
           for (int j = 0; j < MANY; ++j) {
             const float w = weight(s[u][j].x, now);
             mass[u] += s[u][j].y * w;
-            sum[u].x += x[u][j].x * w, sum[u].y += x[u][j].y * w, sum[u].z += x[u][j].z * w, sum[u].w += x[u][j].w * w;
+            const float4& y = x[u][j];
+            sum[u].x += y.x * w, sum[u].y += y.y * w, sum[u].z += y.z * w, sum[u].w += y.w * w;
           }
         }
       }
@@ -343,24 +363,25 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     asm volatile("setmaxnreg.dec.sync.aligned.u32 56;\n");
     if (warp) return;
     Place<STAGES> stage;
-    // Asks for q as soon as that of the item before is no longer needed; at the latest when `now`.
-    bool asked = false;
-    const auto ask = [&](const Item& it, int tile, bool now) {
-      if (asked || !(arrived(barriers.answered(), question.turn ^ 1) || now)) return;
-      wait(barriers.answered(), question.turn ^ 1);
-      if (lane == 0) {
-        arrive_expecting(barriers.asked(), PANELS * Q_PANEL);
-        copy_box(base, &queries, barriers.asked(), it.head * a.group + tile * HEADS, it.request, 0);
-      }
-      question.next();
-      asked = true;
-    };
-    const auto copy = [&](const Item& it, int tile, bool) {
+    const uint64_t policy = a.group > HEADS ? kept() : dropped();  // other tiles of heads read them too
+    each_item(a, [&](const Item& it, int tile, bool) {
+      // Asks for q as soon as that of the item before is no longer needed; at the latest when `now`.
+      bool asked = false;
+      const auto ask = [&](bool now) {
+        if (asked || !(arrived(barriers.answered(), question.turn ^ 1) || now)) return;
+        wait(barriers.answered(), question.turn ^ 1);
+        if (lane == 0) {
+          arrive_expecting(barriers.asked(), PANELS * Q_PANEL);
+          copy_box(base, &queries, barriers.asked(), it.head * a.group + tile * HEADS, it.request, 0, kept());
+        }
+        question.next();
+        asked = true;
+      };
       const int rows = min(1 << a.block_shift, TOKENS);  // of a box
-      int batch = 0, found = fresh_entry(a, it, it.start + (lane << a.block_shift));
-      int later = fresh_entry(a, it, it.start + (32 + lane << a.block_shift));
+      int batch = 0, found = latest_entry(a, it, it.start + (lane << a.block_shift));
+      int later = latest_entry(a, it, it.start + (32 + lane << a.block_shift));
       for (int token = it.start; token < it.end; token += TOKENS) {
-        ask(it, tile, token == it.start + (STAGES - 1) * TOKENS);  // else the ring would wait for q
+        ask(token == it.start + (STAGES - 1) * TOKENS);  // else the ring would wait for q
         const int boxes = min(TOKENS, it.end - token + rows - 1) / rows;
         wait(barriers.empty(stage.at), stage.turn ^ 1);
         if (lane == 0) arrive_expecting(barriers.full(stage.at), boxes * rows * DIM * 2);
@@ -370,21 +391,19 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
           const int at = token + b * rows, place = (at >> a.block_shift) - it.first;
           if (place - batch == 32) {
             found = later, batch += 32;
-            later = fresh_entry(a, it, it.start + (batch + 32 + lane << a.block_shift));
+            later = latest_entry(a, it, it.start + (batch + 32 + lane << a.block_shift));
           }
           long block, head;
           locate(a, it, __shfl_sync(~0u, found, place - batch), block, head);
           const int slot = int(block << a.block_shift) + (at & ((1 << a.block_shift) - 1));
           if (lane < PANELS)
             copy_box(base + RING + stage.at * STAGE + lane * PANEL + b * rows * LINE, &latents, barriers.full(stage.at),
-                     head, slot, lane);
+                     head, slot, lane, policy);
         }
         stage.next();
       }
-      ask(it, tile, true);
-      asked = false;
-    };
-    each_item(a, copy, [&](const Item& it, int tile) { ask(it, tile, true); });
+      ask(true);
+    });
   } else if (warpgroup == 1) {  // weights
     asm volatile("setmaxnreg.dec.sync.aligned.u32 104;\n");
     Tile tile;
@@ -394,54 +413,101 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
       question.next();
       const bool live = warp * 16 < count, alone = it.pieces == 1;
       const int row = warp * 16 + lane / 4;
-      float top[2] = {-INFINITY, -INFINITY}, mass[2] = {};
+      float top[2] = {-INFINITY, -INFINITY}, mass[2] = {}, ahead[32], s[32], now[2], fade[2];
       const bool empty = it.start >= it.end;
-      bool final;
-      tile.begin(it.start, it.end);
-      do {
-        const uint32_t stages = base + RING + tile.at * STAGE;
+      const auto there = [&](const Tile& tile) {
+        return agreed(arrived(barriers.full(tile.at), tile.turn) &&
+                      (tile.stages == 1 || arrived(barriers.full(tile.at + 1), tile.turn)));
+      };
+      // What products have found for the tile becomes weights, in steps.
+      const auto take = [&] {
         const int valid = min(tile.stages * TOKENS, it.end - tile.token);
-        final = tile.token + tile.stages * TOKENS >= it.end;
-        float s[32], fade[2] = {1.f, 1.f};
-        if (!empty) {
-          wait(barriers.full(tile.at), tile.turn);
-          if (tile.stages == 2) wait(barriers.full(tile.at + 1), tile.turn);
-          logits(s, base, stages);
+#pragma unroll
+        for (int j = 0; j < 32; ++j) s[j] = ahead[j] * a.scale;
+        if (valid < 2 * TOKENS)
+#pragma unroll
+          for (int j = 0; j < 32; ++j)
+            if (j / 4 * 8 + lane % 4 * 2 + j % 2 >= valid) s[j] = -INFINITY;
+      };
+      const auto largest = [&] {
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+          now[h] = fmaxf(s[h * 2], s[h * 2 + 1]);
+#pragma unroll
+          for (int j = 1; j < 8; ++j) now[h] = fmaxf(now[h], fmaxf(s[j * 4 + h * 2], s[j * 4 + h * 2 + 1]));
         }
-        if (live && !empty) {
+      };
+      const auto of_lanes = [&](int step) {
 #pragma unroll
-          for (int j = 0; j < 32; ++j) s[j] *= a.scale;
-          if (valid < 2 * TOKENS)
+        for (int h = 0; h < 2; ++h) now[h] = fmaxf(now[h], __shfl_xor_sync(~0u, now[h], step));
+      };
+      const auto choose = [&] {
 #pragma unroll
-            for (int j = 0; j < 32; ++j)
-              if (j / 4 * 8 + lane % 4 * 2 + j % 2 >= valid) s[j] = -INFINITY;
-          float now[2] = {-INFINITY, -INFINITY};
-#pragma unroll
-          for (int j = 0; j < 32; ++j) now[j / 2 % 2] = fmaxf(now[j / 2 % 2], s[j]);
-#pragma unroll
-          for (int step = 1; step < 4; step *= 2)
-#pragma unroll
-            for (int h = 0; h < 2; ++h) now[h] = fmaxf(now[h], __shfl_xor_sync(~0u, now[h], step));
-#pragma unroll
-          for (int h = 0; h < 2; ++h) {
-            // Weights up to 2^8 do no harm: results are scaled only where they would be larger.
-            now[h] = now[h] - top[h] > 8.f ? now[h] : top[h];
-            if (row + h * 8 < count) fade[h] = weight(top[h], now[h]);
-            top[h] = now[h];
-            now[h] = now[h] == -INFINITY ? 0.f : now[h];
-            mass[h] *= fade[h];
-          }
-#pragma unroll
-          for (int j = 0; j < 32; ++j) {
-            s[j] = power2(s[j] - now[j / 2 % 2]);
-            mass[j / 2 % 2] += s[j];
-          }
+        for (int h = 0; h < 2; ++h) {
+          // Weights up to 2^8 do no harm: results are scaled only where they would be larger.
+          now[h] = now[h] - top[h] > 8.f ? now[h] : top[h];
+          fade[h] = row + h * 8 < count ? weight(top[h], now[h]) : 1.f;
+          top[h] = now[h];
+          now[h] = now[h] == -INFINITY ? 0.f : now[h];
+          mass[h] *= fade[h];
         }
-        wait(barriers.taken(buffer.at), buffer.turn ^ 1);
-        if (live && !empty) {
+      };
+      const auto weigh = [&](int first, int beyond) {
+#pragma unroll
+        for (int j = first; j < beyond; ++j) {
+          s[j] = power2(s[j] - now[j / 2 % 2]);
+          mass[j / 2 % 2] += s[j];
+        }
+      };
+      const auto store = [&] {
+        if (live) {
           store_weights(base + WEIGHTS + buffer.at * WEIGHT_BYTES, s, warp, lane);
           if (lane % 4 == 0) fades[buffer.at * ROWS + row] = fade[0], fades[buffer.at * ROWS + row + 8] = fade[1];
         }
+      };
+      const auto hand_over = [&] {
+        publish();
+        __syncwarp();
+        if (lane == 0) arrive(barriers.ready(buffer.at));
+        buffer.next();
+      };
+      tile.begin(it.start, it.end);
+      bool final = tile.token + tile.stages * TOKENS >= it.end;
+      for (;;) {
+        if (!empty) {
+          wait(barriers.full(tile.at), tile.turn);
+          if (tile.stages == 2) wait(barriers.full(tile.at + 1), tile.turn);
+          logits(ahead, base, base + RING + tile.at * STAGE, [](int) {});
+          take();
+        }
+        Tile next = tile;
+        next.next(it.end);
+        while (!final && there(next)) {  // its logits, beside the weights of this tile
+          logits(ahead, base, base + RING + next.at * STAGE, [&](int panel) {
+            if (panel == 0) largest();
+            if (panel == 1) of_lanes(1);
+            if (panel == 2) of_lanes(2);
+            if (panel == 3) choose();
+            if (panel == 4) weigh(0, 16);
+            if (panel == 5) weigh(16, 32);
+            if (panel == 6) wait(barriers.taken(buffer.at), buffer.turn ^ 1), store();
+            if (panel == 7) hand_over();
+          });
+          tile = next;
+          next.next(it.end);
+          final = tile.token + tile.stages * TOKENS >= it.end;
+          take();
+        }
+        const int valid_now = min(tile.stages * TOKENS, it.end - tile.token);
+        if (!empty) {
+          largest();
+          of_lanes(1);
+          of_lanes(2);
+          choose();
+          weigh(0, 32);
+        }
+        wait(barriers.taken(buffer.at), buffer.turn ^ 1);
+        if (!empty) store();
         if (final) {
 #pragma unroll
           for (int h = 0; h < 2; ++h) {
@@ -458,19 +524,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             }
           }
           // Values that count nothing are zeros: they may not be numbers.
-          if (!empty && valid < tile.stages * TOKENS)
-            for (int at = thread; at < VALUES / 64 * (tile.stages * TOKENS - valid) * 8; at += WARPGROUP) {
+          if (!empty && valid_now < tile.stages * TOKENS)
+            for (int at = thread; at < VALUES / 64 * (tile.stages * TOKENS - valid_now) * 8; at += WARPGROUP) {
               const int line = at / 8 / (VALUES / 64);
               *reinterpret_cast<uint4*>(shared + RING + tile.at * STAGE + at / 8 % (VALUES / 64) * PANEL +
-                                        (valid + line) * LINE + at % 8 * 16) = {};
+                                        (valid_now + line) * LINE + at % 8 * 16) = {};
             }
         }
-        publish();
-        __syncwarp();
-        if (lane == 0) arrive(barriers.ready(buffer.at));
-        buffer.next();
+        hand_over();
         if (!empty) tile.next(it.end);
-      } while (!final);
+        if (final) break;
+        final = tile.token + tile.stages * TOKENS >= it.end;
+      }
       if (lane == 0) arrive(barriers.answered());
     });
   } else {  // results
