@@ -20,8 +20,8 @@ technical specifications)."""
 
 @dataclass(frozen=True)
 class Built:
-    """What became of a kernel: `error`, or bytes of shared memory, registers a thread, and bytes of local
-    memory a thread, where registers are spilled to."""
+    """What became of a kernel: `error`, or bytes of shared memory, registers a thread, bytes of local memory
+    a thread, where registers are spilled to, and `steps` (see `aot_worker.steps`)."""
 
     name: str
     architecture: int
@@ -30,6 +30,7 @@ class Built:
     registers: int = 0
     local: int = 0
     seconds: float = 0.0
+    steps: str = ""
 
 
 def compiled(launches: Iterable[Launch], architectures: Iterable[int] = ARCHITECTURES) -> list[Built]:
@@ -56,6 +57,8 @@ def check(built: Iterable[Built], local: bool = False) -> None:
             wrong.append(f"{one.name} for sm_{one.architecture}: {one.error}")
         elif one.shared > SHARED_BYTES[one.architecture]:
             wrong.append(f"{one.name} for sm_{one.architecture}: {one.shared} bytes of shared memory")
+        elif "t" in one.steps and one.steps.find("w") not in range(one.steps.index("t")):
+            wrong.append(f"{one.name} for sm_{one.architecture}: lets the next kernel start before it waits")
         elif one.local and not local:
             wrong.append(f"{one.name} for sm_{one.architecture}: spills {one.local} bytes a thread")
     assert not wrong, "\n".join(wrong)

@@ -66,6 +66,13 @@ def used(cubin: bytes) -> tuple[int, int]:
     return numbers["REG"], numbers["STACK"] + numbers["LOCAL"]
 
 
+def steps(ptx: str) -> str:
+    """In their order, w where a kernel waits for the one before it, t where it lets the next one start, s
+    where it writes to memory."""
+    names = {"griddepcontrol.wait": "w", "griddepcontrol.launch_dependents": "t", "st.global": "s"}
+    return "".join(names[found] for found in re.findall("|".join(map(re.escape, names)), ptx))
+
+
 def build(launch: dict[str, Any], architecture: int) -> dict[str, Any]:
     start = time.perf_counter()
     result = {"name": f"{Path(launch['file']).name}:{launch['name']}", "architecture": architecture}
@@ -77,7 +84,8 @@ def build(launch: dict[str, Any], architecture: int) -> dict[str, Any]:
     registers, local = used(kernel.asm["cubin"])
     seconds = time.perf_counter() - start
     shared = kernel.metadata.shared
-    return result | {"shared": shared, "registers": registers, "local": local, "seconds": seconds}
+    found = {"shared": shared, "registers": registers, "local": local, "seconds": seconds}
+    return result | found | {"steps": steps(kernel.asm["ptx"])}
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ registers, and those of graphs that use every op."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -47,6 +48,23 @@ def of_case(case: Case) -> list[Launch]:
 @pytest.mark.parametrize("name", SERVED)
 def test_shipped_flows(name: str) -> None:
     check(compiled(of_shipped_flows(MODELS[name])))
+
+
+@pytest.mark.parametrize("name", ["Qwen3-8B", "GLM-4.7-Flash"])
+def test_kernels_of_a_step_write_after_they_have_waited(name: str) -> None:
+    """What they overwrite may be read by the kernel before them. Summaries that are made beside the scores
+    are not: the prologue reads no fields."""
+    launches = list(of_shipped_flows(MODELS[name]))
+    beside = set()
+    for each in launches:
+        kernel = Path(each.file).read_text().split(f"def {each.name}(")[1].split("@triton.jit")[0]
+        if each.name.startswith("blocks") and "finish_block(" in kernel:
+            beside.add(f"{Path(each.file).name}:{each.name}")
+    waiting = [one for one in compiled(launches, (90,)) if "w" in one.steps]
+    assert {one.name.split(":")[1] for one in waiting} >= {"prologue", "blocks_1"}
+    for one in waiting:
+        assert one.name in beside or one.steps.index("w") < one.steps.index("s"), one.name
+    assert bool(beside) == (name == "GLM-4.7-Flash")
 
 
 @pytest.mark.full
