@@ -147,8 +147,8 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, 1) decode(const __grid_
   unsigned* flag = reinterpret_cast<unsigned*>(norms + HEADS);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int most = a.room - 1;
-  wait_for_previous_kernel();
-  const int items = *a.part_count * a.heads;
+  const int items = fresh(a.part_count) * a.heads;
+  bool waited = false;
   for (int index = blockIdx.x;; index += gridDim.x) {
     Item it = item_at(a, min(index, most));
     if (index >= items) break;
@@ -168,13 +168,15 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, 1) decode(const __grid_
     }
     commit();
 
+    complete(a, it);
+    if (!waited) wait_for_previous_kernel(), waited = true;
     int2 low[STAGES], high[STAGES];
 #pragma unroll
     for (int s = 0; s < STAGES; ++s) {
       low[s] = high[s] = either_entry(a, it, first + s * STEP);
       if (a.block_shift < 4) high[s] = either_entry(a, it, first + s * STEP + 8);
     }
-    complete(a, it);
+    limit(a, it);
     const int tiles = max(0, (it.end - it.start + TOKENS - 1) / TOKENS);
     const int mine = (tiles - warp + WARPS - 1) / WARPS;
     int2 ahead[STAGES];
@@ -324,6 +326,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, 1) decode(const __grid_
                         index + int(gridDim.x) >= items, tops, norms, flag);
     __syncthreads();
   }
+  if (!waited) wait_for_previous_kernel();
 }
 
 extern "C" int prepare(int* per_multiprocessor) {

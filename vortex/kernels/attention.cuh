@@ -27,14 +27,21 @@ struct Item {
   const int *list, *table;  // of the row
 };
 
+// From the second level of the cache: what another kernel may have written while this one was there already.
+__device__ __forceinline__ int fresh(const int* p) {
+  int x;
+  asm volatile("ld.relaxed.gpu.global.s32 %0, [%1];\n" : "=r"(x) : "l"(p) : "memory");
+  return x;
+}
+
 // What does not depend on anything but the plan's parts.
 __device__ __forceinline__ Item item_at(const Args& a, int index) {
   Item it;
   it.part = index / a.heads;
   it.head = index - it.part * a.heads;
-  it.request = a.parts[it.part * 3];
-  it.first = a.parts[it.part * 3 + 1];
-  it.beyond = it.first + a.parts[it.part * 3 + 2];
+  it.request = fresh(a.parts + it.part * 3);
+  it.first = fresh(a.parts + it.part * 3 + 1);
+  it.beyond = it.first + fresh(a.parts + it.part * 3 + 2);
   it.row = it.request * a.heads + it.head;
   it.list = a.lists + long(it.row) * a.list_row;
   it.table = a.table + long(it.row / a.share) * a.table_row;
@@ -42,26 +49,32 @@ __device__ __forceinline__ Item item_at(const Args& a, int index) {
   return it;
 }
 
-// The rest. All loads are issued together: each would take as long as the first tile.
+// The rest of what the plan says. Of a sparse row, where the tokens end is missing.
 __device__ __forceinline__ void complete(const Args& a, Item& it) {
-  const int chosen = a.chosen[it.request], n = a.n[it.request];
-  const int all = a.seq_len[it.request], listed = a.tokens[it.row];
-  const int begin = a.part_first[it.request], next = a.part_first[it.request + 1];
+  const int chosen = fresh(a.chosen + it.request), n = fresh(a.n + it.request);
+  const int all = fresh(a.seq_len + it.request);
+  const int begin = fresh(a.part_first + it.request), next = fresh(a.part_first + it.request + 1);
   it.dense = chosen == n;
-  it.end = min(it.beyond << a.block_shift, it.dense ? all : listed);
+  it.end = all;
   it.begin = begin;
   it.pieces = next - begin;
+}
+
+// Where the tokens end; after the previous kernel.
+__device__ __forceinline__ void limit(const Args& a, Item& it) {
+  const int listed = fresh(a.tokens + it.row);
+  it.end = min(it.beyond << a.block_shift, it.dense ? it.end : listed);
 }
 
 // The entry of the list and of the table for the place of a token; before it is known which of them counts.
 __device__ __forceinline__ int2 either_entry(const Args& a, const Item& it, int token) {
   const int place = max(0, min(token >> a.block_shift, it.beyond - 1));
-  return {__ldg(it.list + min(place, a.list_row - 1)), __ldg(it.table + place)};
+  return {fresh(it.list + min(place, a.list_row - 1)), fresh(it.table + place)};
 }
 
 __device__ __forceinline__ int entry(const Args& a, const Item& it, int token) {
   const int place = max(0, min(token >> a.block_shift, it.beyond - 1));
-  return __ldg((it.dense ? it.table : it.list) + place);
+  return fresh((it.dense ? it.table : it.list) + place);
 }
 
 // The first query head of a row.
@@ -81,7 +94,9 @@ __device__ __forceinline__ void locate(const Args& a, const Item& it, int found,
   }
 }
 
-// Programmatic dependent launch: this grid starts while the one before it ends.
+// Programmatic dependent launch: this grid starts while the one before it ends. What that one writes may be read
+// after this, and nothing may be written before. What older kernels wrote is there from the start, because each
+// of them waits here before it lets the next one start: the plan, the table, q, keys and values.
 __device__ __forceinline__ void wait_for_previous_kernel() {
   asm volatile("griddepcontrol.wait;\ngriddepcontrol.launch_dependents;\n" ::: "memory");
 }

@@ -62,7 +62,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) decode(const __grid_con
   const int head_tiles = (a.group + HEADS - 1) / HEADS;
   const int most = a.room * head_tiles - 1;
   wait_for_previous_kernel();
-  const int items = *a.part_count * a.heads * head_tiles;
+  const int items = fresh(a.part_count) * a.heads * head_tiles;
   for (int index = blockIdx.x;; index += gridDim.x) {
     Item it = item_at(a, min(index, most) / head_tiles);
     if (index >= items) break;
@@ -82,6 +82,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) decode(const __grid_con
 #pragma unroll
     for (int s = 0; s < STAGES; ++s) ahead[s] = either_entry(a, it, loader.eighth(it.start + s * HALF));
     complete(a, it);
+    limit(a, it);
     const int tiles = max(0, (it.end - it.start + TOKENS - 1) / TOKENS);
 #pragma unroll
     for (int s = 0; s < STAGES - 2; ++s) {

@@ -371,11 +371,30 @@ __device__ u32 settled(u32 marks, int place, int until) {
     return (marks & 0xFFFF) | (marks >> 16 & ((1u << inside) - 1));
 }
 
+// Programmatic dependent launch: this grid starts while the kernel before it ends, and the next one may start
+// when all blocks of this one are past this point. The plan and the table are older: they are there before it.
+__device__ void wait_for_previous_kernel() {
+    asm volatile("griddepcontrol.wait;\ngriddepcontrol.launch_dependents;" ::: "memory");
+}
+
+// From the second level of the cache: what an older kernel may have written while this one was there already.
+__device__ int read(const int* p) {
+    int x;
+    asm volatile("ld.relaxed.gpu.global.s32 %0, [%1];" : "=r"(x) : "l"(p) : "memory");
+    return x;
+}
+
+__device__ int4 read(const int4* p) {
+    int4 x;
+    asm volatile("ld.relaxed.gpu.global.v4.s32 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w) : "l"(p) : "memory");
+    return x;
+}
+
 template <int THREADS, int HELD, bool CLUSTER>
 __global__ void __launch_bounds__(THREADS) select(const SCORE* scores, Step step) {
     __shared__ Shared shared;
     Team<THREADS, CLUSTER> team(shared);
-    asm volatile("griddepcontrol.wait;" ::: "memory");
     const int index = blockIdx.x / team.ranks, request = index / step.heads, bos = step.bos;
     const int page = index / step.share, head = index % step.share;
     const bool listing = step.table != nullptr;
@@ -384,26 +403,47 @@ __global__ void __launch_bounds__(THREADS) select(const SCORE* scores, Step step
     const int start = (team.rank * team.WARPS + team.warp) * 32 * vectors + team.lane;
     scores += size_t(index) * step.blocks;
 
-    const int worth = step.ahead ? step.blocks : step.n[request];
+    // A plain selection may come right after the kernel that made its n.
+    if (!listing) wait_for_previous_kernel();
+    const int n = read(step.n + request), chosen = read(step.chosen + request);
+    const int tokens = listing ? read(step.seq_len + request) : 0;
+    const int last = n - step.eos, planned = listing ? chosen - bos - step.eos : chosen;
+    const int* table = step.table + size_t(page) * step.table_width;
+    int* list = step.lists + size_t(index) * step.list_width;
+    auto id = [&](int place) { return listing ? read(table + place) * step.share + head : place; };
+    auto put = [&](int to, int id) {
+        if (to < step.list_width) list[to] = id;
+    };
+    const int reserved = listing && team.rank == 0 ? bos + step.eos : 0;
+    auto reserved_place = [&](int i) { return i < bos ? i : last - bos + i; };
+    // Where a thread keeps one load of scores, the ids of their places.
+    constexpr int OWN_IDS = HELD == 1 ? K::COUNT : 0;
+    int ids[OWN_IDS + 1];
+    const int own = start * K::COUNT;
+    if (listing && reinterpret_cast<size_t>(table) % sizeof(int4) == 0 && own + OWN_IDS <= step.table_width) {
+#pragma unroll
+        for (int i = 0; i < OWN_IDS; i += 4) {
+            const int4 x = read(reinterpret_cast<const int4*>(table + own + i));
+            ids[i] = x.x, ids[i + 1] = x.y, ids[i + 2] = x.z, ids[i + 3] = x.w;
+        }
+#pragma unroll
+        for (int i = 0; i < OWN_IDS; ++i) ids[i] = ids[i] * step.share + head;
+    } else {
+#pragma unroll
+        for (int i = 0; i < OWN_IDS; ++i) ids[i] = own + i < n ? id(own + i) : 0;
+    }
+    const bool works = chosen > 0 && !(listing && chosen >= n);
+    const int early = works && threadIdx.x < reserved ? id(reserved_place(threadIdx.x)) : 0;
+    if (listing) wait_for_previous_kernel();
+    if (!works) return;
+
+    const int worth = step.ahead ? step.blocks : n;
     Row<HELD> rows[SELECTIONS] = {
         {scores, step.blocks, worth, start, vectors},
 #if SELECTIONS == 2
         {scores + size_t(step.rows) * step.blocks, step.blocks, worth, start, vectors},
 #endif
     };
-    const int n = step.n[request], chosen = step.chosen[request], tokens = listing ? step.seq_len[request] : 0;
-    if (chosen <= 0 || (listing && chosen >= n)) return;
-
-    const int last = n - step.eos, planned = listing ? chosen - bos - step.eos : chosen;
-    const int* table = step.table + size_t(page) * step.table_width;
-    int* list = step.lists + size_t(index) * step.list_width;
-    auto id = [&](int place) { return listing ? table[place] * step.share + head : place; };
-    auto put = [&](int to, int id) {
-        if (to < step.list_width) list[to] = id;
-    };
-    const int reserved = listing && team.rank == 0 ? bos + step.eos : 0;
-    auto reserved_place = [&](int i) { return i < bos ? i : last - bos + i; };
-    const int early = threadIdx.x < reserved ? id(reserved_place(threadIdx.x)) : 0;
 
     Threshold thresholds[SELECTIONS];
 #pragma unroll
@@ -439,18 +479,26 @@ __global__ void __launch_bounds__(THREADS) select(const SCORE* scores, Step step
         if (!__any_sync(ALL, own)) return;
         const u32 through = scan(own, team.lane), all = __shfl_sync(ALL, through, 31);
         u32 x = before.x + (through & 0xFFFF) - (own & 0xFFFF), y = before.y + (through >> 16) - (own >> 16);
-        for (u32 left = (bits | bits >> 16) & 0xFFFF; left; left &= left - 1) {
-            const int place = rows[0].place(j) + __ffs(left) - 1;
+        auto stage = [&](int i, auto name) {  // the chosen or undecided place i of the vector
             const u32 rank = x + min(y, need);
-            if (bits & left & -left) ++x;
-            else if (y++ >= need) continue;
-            if (rank - from < 2 * BINS) staged[rank - from] = place;
-            else put(front + rank, id(place));
+            if (bits >> i & 1) ++x;
+            else if (y++ >= need) return;
+            if (rank - from < 2 * BINS) staged[rank - from] = name(rows[0].place(j) + i);
+            else put(front + rank, id(rows[0].place(j) + i));
+        };
+        if constexpr (OWN_IDS > 0) {
+#pragma unroll
+            for (int i = 0; i < OWN_IDS; ++i)
+                if (bits >> i & 0x10001) stage(i, [&](int) { return ids[i]; });
+        } else {
+            for (u32 left = (bits | bits >> 16) & 0xFFFF; left; left &= left - 1)
+                stage(__ffs(left) - 1, [](int place) { return place; });
         }
         before.x += all & 0xFFFF, before.y += all >> 16;
     });
     __syncthreads();
-    for (u32 i = threadIdx.x; i < min(to - from, 2 * BINS); i += THREADS) put(front + from + i, id(staged[i]));
+    for (u32 i = threadIdx.x; i < min(to - from, 2 * BINS); i += THREADS)
+        put(front + from + i, OWN_IDS > 0 ? staged[i] : id(staged[i]));
     const int count = sums.all.x + need;
     for (int i = threadIdx.x; i < reserved; i += THREADS)
         put(i < bos ? i : i + count, i < THREADS ? early : id(reserved_place(i)));
