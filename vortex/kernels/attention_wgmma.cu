@@ -206,27 +206,10 @@ __device__ __forceinline__ void store_weights(uint32_t to, const float (&s)[32],
 
 // ---- Work
 
-// From the second level of the cache: what another kernel may have written while this one was there already.
-__device__ __forceinline__ int latest(const int* p) {
-  int x;
-  asm volatile("ld.relaxed.gpu.global.s32 %0, [%1];\n" : "=r"(x) : "l"(p) : "memory");
-  return x;
-}
-
-__device__ __forceinline__ int latest_entry(const Args& a, const Item& it, int token) {
-  const int place = max(0, min(token >> a.block_shift, it.beyond - 1));
-  return latest((it.dense ? it.table : it.list) + place);
-}
-
-// What the plan says of an item; of sparse rows, `end` is missing.
+// What the plan says of an item.
 __device__ __forceinline__ Item planned(const Args& a, int index) {
   Item it = item_at(a, index);
-  const int chosen = a.chosen[it.request], n = a.n[it.request], all = a.seq_len[it.request];
-  const int begin = a.part_first[it.request], next = a.part_first[it.request + 1];
-  it.dense = chosen == n;
-  it.end = all;
-  it.begin = begin;
-  it.pieces = next - begin;
+  complete(a, it);
   return it;
 }
 
@@ -235,12 +218,12 @@ __device__ __forceinline__ Item planned(const Args& a, int index) {
 template <class Role>
 __device__ __forceinline__ void each_item(const Args& a, Role role) {
   const int head_tiles = (a.group + HEADS - 1) / HEADS, step = gridDim.x;
-  const int items = *a.part_count * a.heads * head_tiles, most = int(a.room) * head_tiles - 1;
+  const int items = fresh(a.part_count) * a.heads * head_tiles, most = int(a.room) * head_tiles - 1;
   int index = blockIdx.x;
   Item it = planned(a, min(index, most) / head_tiles);
   wait_for_previous_kernel();
   while (index < items) {
-    it.end = min(it.beyond << a.block_shift, it.dense ? it.end : latest(a.tokens + it.row));
+    limit(a, it);
     role(it, index % head_tiles, index + step >= items);
     index += step;
     if (index < items) it = planned(a, index / head_tiles);
@@ -265,6 +248,7 @@ struct Tile {
 };
 
 // Adds up the parts of a row in their order, for `count` query heads from `head` on, by the warpgroups of results.
+// `stats` holds pairs here, [room, group, 2].
 __device__ __forceinline__ void merge_parts(const Args& a, const Item& it, Ticket* ticket, int head, int count,
                                             bool patient, unsigned* flag, int thread) {
   sync(1, RESULT_THREADS);
@@ -378,8 +362,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         asked = true;
       };
       const int rows = min(1 << a.block_shift, TOKENS);  // of a box
-      int batch = 0, found = latest_entry(a, it, it.start + (lane << a.block_shift));
-      int later = latest_entry(a, it, it.start + (32 + lane << a.block_shift));
+      int batch = 0, found = entry(a, it, it.start + (lane << a.block_shift));
+      int later = entry(a, it, it.start + (32 + lane << a.block_shift));
       for (int token = it.start; token < it.end; token += TOKENS) {
         ask(token == it.start + (STAGES - 1) * TOKENS);  // else the ring would wait for q
         const int boxes = min(TOKENS, it.end - token + rows - 1) / rows;
@@ -391,7 +375,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
           const int at = token + b * rows, place = (at >> a.block_shift) - it.first;
           if (place - batch == 32) {
             found = later, batch += 32;
-            later = latest_entry(a, it, it.start + (batch + 32 + lane << a.block_shift));
+            later = entry(a, it, it.start + (batch + 32 + lane << a.block_shift));
           }
           long block, head;
           locate(a, it, __shfl_sync(~0u, found, place - batch), block, head);
