@@ -84,8 +84,9 @@ def _parts(
     contexts: Sequence[int] = (),
     batches: Sequence[int] = (),
 ) -> str:
-    """The stages of flows; no filter: everything."""
-    columns = ["model", "flow", "context", "batch", *PARTS, "sum", "in the graph", "floor", "of the floor"]
+    """The stages of flows; no filter: everything. Their times overlap: each starts before the one before it
+    has ended, and waits for it."""
+    columns = ["model", "flow", "context", "batch", *PARTS, "in the graph", "floor", "of the floor"]
     columns += ["x dense", "launches", "eager", "recall", "error"]
     rows = []
     for row in sorted(results.sparse, key=lambda row: row.model, reverse=True):
@@ -104,7 +105,6 @@ def _parts(
                 f"{row.context // 1024}K",
                 str(row.batch),
                 *(f"{row.parts.get(part, 0.0):.1f}" for part in PARTS),
-                f"{sum(row.parts.values()):.1f}",
                 _spread(row),
                 f"{row.floor_us:.1f}",
                 f"{row.timing.us / row.floor_us:.2f}",

@@ -52,7 +52,7 @@ def main(backend: str) -> None:
 
     rng = random.Random(0)
     prompts = [[rng.randrange(10, 32000) for _ in range(n)] for n in (*SHORT, LONG)]
-    config = VortexConfig(module_name="rope_aware_block_sparse_mla", topk_val=40)
+    config = VortexConfig(module_name="rope_aware_block_sparse_mla", topk_val=40, dense_crossover=False)
     with tempfile.TemporaryDirectory() as folder:
         _write_model(Path(folder))
         engine = sglang.Engine(
@@ -77,6 +77,8 @@ def main(backend: str) -> None:
     noise = [_agreement(ours, theirs) for ours, theirs in zip(again, dense, strict=True)]
     document = {"backend": backend, "short": rows[:-1], "long": rows[-1], "dense against itself": noise}
     print(json.dumps(document | {"counters": seen.model_dump()}, indent=1))
+    if not seen.sparse_steps:
+        raise SystemExit("no step was sparse: nothing of the sparse path was compared")
 
 
 def _write_model(folder: Path) -> None:

@@ -391,8 +391,14 @@ __device__ int4 read(const int4* p) {
     return x;
 }
 
+// Blocks of a multiprocessor, which limits their registers: many rows should be in work at once. Two selections
+// would not fit.
+constexpr int resident(int threads, int held) {
+    return SELECTIONS > 1 ? 1 : threads == 256 && held == 1 ? 5 : 1024 / threads;
+}
+
 template <int THREADS, int HELD, bool CLUSTER>
-__global__ void __launch_bounds__(THREADS) select(const SCORE* scores, Step step) {
+__global__ void __launch_bounds__(THREADS, resident(THREADS, HELD)) select(const SCORE* scores, Step step) {
     __shared__ Shared shared;
     Team<THREADS, CLUSTER> team(shared);
     const int index = blockIdx.x / team.ranks, request = index / step.heads, bos = step.bos;
