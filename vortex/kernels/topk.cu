@@ -392,9 +392,9 @@ __device__ int4 read(const int4* p) {
 }
 
 // Blocks of a multiprocessor, which limits their registers: many rows should be in work at once. Two selections
-// would not fit.
+// would not fit: 0 sets no limit.
 constexpr int resident(int threads, int held) {
-    return SELECTIONS > 1 ? 1 : threads == 256 && held == 1 ? 5 : 1024 / threads;
+    return SELECTIONS > 1 ? 0 : threads == 256 && held == 1 ? 5 : 1024 / threads;
 }
 
 template <int THREADS, int HELD, bool CLUSTER>
