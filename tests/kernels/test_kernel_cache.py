@@ -118,7 +118,8 @@ USER = """
 import json, os, sys
 from triton.backends.compiler import GPUTarget
 from triton.compiler import compile, make_backend
-from vortex.budget.compiled import cache_folder, compile_policy
+from vortex.budget.compiled import compile_policy
+from vortex.build_cache import cache_folder
 from vortex.kernels import cuda
 from vortex.targets.triton import module
 

@@ -138,7 +138,7 @@ def _generated(program: Program | None, graph: FlowGraph, stage: Stage, lists: G
     names = {at: tensor.name for at, tensor in enumerate(lists.tensors)}
     if program is None:
         return _Generated(names)
-    from vortex.budget.compiled import cache_folder
+    from vortex.build_cache import cache_folder
     from vortex.targets.triton import TritonProgram
 
     if not isinstance(program, TritonProgram):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import os
 import platform
 import re
 import shutil
@@ -25,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vortex.budget.policy import Rule, parse_policy
+from vortex.build_cache import cache_folder, is_whole, make_folder
 from vortex.config import VortexConfig
 from vortex.errors import ConfigError, PolicyError
 
@@ -141,40 +141,17 @@ def policy_of(config: VortexConfig) -> Rule | None:
     return compile_policy(text, cache_folder(config.compilation_cache_dir))
 
 
-def cache_folder(chosen: str | None = None) -> Path:
-    """Where compiled code is kept: `chosen`, or the user's own cache folder. Raises ConfigError where a home
-    is meant and there is none, and for what cannot be a name."""
-    if chosen is not None and not _is_name(chosen):
-        raise ConfigError(f"compilation_cache_dir: {chosen!r} is not the name of a folder")
-    try:
-        if chosen is not None:
-            return Path(chosen).expanduser()
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vortex"
-    except RuntimeError:
-        named = f"{chosen!r} cannot be found" if chosen is not None else "is not set"
-        raise ConfigError(
-            f"compilation_cache_dir: {named}, and this user has no home: name an absolute folder"
-        ) from None
-
-
-def _is_name(folder: str) -> bool:
-    try:
-        return b"\0" not in os.fsencode(folder)
-    except UnicodeEncodeError:  # half of a surrogate pair
-        return False
-
-
 def compile_policy(text: str, folder: Path) -> CompiledPolicy:
-    """The policy's library in `folder`, compiled unless it is there. Any number of processes may ask at once.
-    Raises PolicyError, or ConfigError for a folder that cannot be written."""
+    """The policy's library in `folder`, compiled unless it is there, whole. Any number of processes may ask
+    at once. Raises PolicyError, or ConfigError for a folder that cannot be written."""
     source = _definition(text) + _EVALUATE
-    key = hashlib.sha256(f"{platform.machine()}\n{source}".encode()).hexdigest()
+    key = hashlib.sha256(f"{platform.machine()}\n{_COMPILERS}\n{source}".encode()).hexdigest()
     library = folder / "policies" / f"{key}.so"
     try:
-        if library.is_file():
+        if is_whole(library):
             return CompiledPolicy(text, library)
         command = _compiler()
-        library.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(library.parent)
         with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
             built = Path(scratch) / library.name
             _compile(command, source, built)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from vortex.budget.compiled import cache_folder
+from vortex.build_cache import cache_folder, is_whole, make_folder
 from vortex.errors import ConfigError
 
 FLAGS = ("-O3", "-std=c++17", "--shared", "-Xcompiler", "-fPIC", "--fmad=false")
@@ -33,15 +33,17 @@ class BuildError(ConfigError):
     """nvcc does not compile a file, or needs too long for it."""
 
 
-_folders: list[str | None] = []
+_folders: list[Path] = []
 
 
 def keep_in(folder: str | None) -> None:
     """Where this process keeps what it builds from now on: a `compilation_cache_dir`. What lies in those
-    that were named before is found there."""
-    if folder in _folders:
-        _folders.remove(folder)
-    _folders.insert(0, folder)
+    that were named before is found there, and they are written where this one cannot be. Raises
+    ConfigError."""
+    found = cache_folder(folder).absolute()
+    if found in _folders:
+        _folders.remove(found)
+    _folders.insert(0, found)
 
 
 def refusal(device: torch.device | None = None) -> str | None:
@@ -70,29 +72,36 @@ def architecture(device: torch.device | None = None) -> str:
 
 
 def build(name: str, source: str, target: str, folder: str | None = None) -> Path:
-    """The shared library of a CUDA source for `target` ("sm_90a"), compiled unless it is in the cache. Any
-    number of processes may ask at once. Raises ConfigError with the compiler's message."""
-    key = hashlib.sha256("\n".join((target, *FLAGS, source)).encode()).hexdigest()
-    folders = [folder] if folder is not None else _folders or [None]
-    places = [cache_folder(each) / "cuda" / f"{name}-{key[:32]}.so" for each in folders]
-    library = places[0]
-    try:
-        if (found := next(filter(Path.is_file, places), None)) is not None:
-            return found
-        nvcc = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
-        if nvcc is None:
-            raise ConfigError(f"the kernel {name} needs nvcc on PATH (or in /usr/local/cuda/bin)")
-        library.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
-            file = Path(scratch) / f"{name}.cu"
-            file.write_text(source)
-            built = file.with_suffix(".so")
-            machine = f"-gencode=arch={target.replace('sm', 'compute')},code={target}"  # it alone: no PTX
-            _compile([nvcc, *FLAGS, machine, str(file), "-o", str(built)], name)
-            built.replace(library)
-    except OSError as error:
-        raise ConfigError(f"compilation_cache_dir: cannot write {library.parent}: {error}") from None
-    return library
+    """The shared library of a CUDA source for `target` ("sm_90a"), compiled unless it is in the cache, whole.
+    Any number of processes may ask at once. Raises ConfigError with the compiler's message, and where no
+    folder can be written."""
+    machine = f"-gencode=arch={target.replace('sm', 'compute')},code={target}"  # it alone: no PTX
+    key = hashlib.sha256("\n".join((machine, *FLAGS, source)).encode()).hexdigest()
+    folders = [cache_folder(folder)] if folder is not None else _folders or [cache_folder()]
+    places = [each / "cuda" / f"{name}-{key[:32]}.so" for each in folders]
+    refused: list[OSError] = []
+    for library in places:
+        try:
+            if is_whole(library):
+                return library
+        except OSError as error:
+            refused.append(error)
+    nvcc = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
+    if nvcc is None:
+        raise ConfigError(f"the kernel {name} needs nvcc on PATH (or in /usr/local/cuda/bin)")
+    for library in places:
+        try:
+            make_folder(library.parent)
+            with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
+                file = Path(scratch) / f"{name}.cu"
+                file.write_text(source)
+                built = file.with_suffix(".so")
+                _compile([nvcc, *FLAGS, machine, str(file), "-o", str(built)], name)
+                built.replace(library)
+                return library
+        except OSError as error:
+            refused.append(error)
+    raise ConfigError(f"compilation_cache_dir: cannot write {places[0].parent}: {refused[-1]}")
 
 
 def _compile(command: Sequence[str], name: str) -> None:

@@ -53,8 +53,11 @@ def keep_kernels(module: object, folder: Path) -> None:
     if interpreted():
         return
     if torch.cuda.is_available():
-        with _kept_in(folder):
-            triton.runtime.driver.active  # noqa: B018 (is made when it is first asked for, by a compiler)
+        try:
+            with _kept_in(folder):
+                triton.runtime.driver.active  # noqa: B018 (is made when it is first asked for, by a compiler)
+        except OSError as error:  # once more, outside of it, when a kernel is compiled
+            logger.warning("compilation_cache_dir: Triton cannot write to %s: %s", folder, error)
     for function in vars(module).values():
         if isinstance(function, triton.runtime.JITFunction):
             function._do_compile = _Compile(function._do_compile, folder)

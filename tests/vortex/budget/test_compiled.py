@@ -14,7 +14,8 @@ import pytest
 
 from search_spaces.candidate import canonical_policy
 from vortex.budget import DEFAULT_POLICY, Policy, chosen_blocks, parse_policy
-from vortex.budget.compiled import CompiledPolicy, cache_folder, compile_policy, policy_of
+from vortex.budget.compiled import CompiledPolicy, compile_policy, policy_of
+from vortex.build_cache import cache_folder
 from vortex.config import VortexConfig
 from vortex.errors import ConfigError, PolicyError
 

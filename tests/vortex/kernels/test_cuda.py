@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from vortex.budget.compiled import cache_folder, compile_policy
+from vortex.budget.compiled import compile_policy
+from vortex.build_cache import cache_folder
 from vortex.errors import ConfigError
 from vortex.kernels import cuda
 
@@ -48,9 +49,32 @@ def test_a_named_folder_is_enough_for_a_user_without_a_home(
     monkeypatch.setattr(Path, "home", no_home)
     cuda.keep_in(str(tmp_path))
     assert cuda.build("answer", SOURCE, "sm_90a").parent == tmp_path / "cuda"
-    cuda.keep_in(None)
     with pytest.raises(ConfigError, match="this user has no home"):
-        cuda.build("answer", SOURCE, "sm_90a")
+        cuda.keep_in(None)
+    assert cuda.build("answer", SOURCE + "// other\n", "sm_90a").parent == tmp_path / "cuda"
+
+
+def test_a_folder_that_was_refused_is_forgotten(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is not the name of a folder"):
+        cuda.keep_in("a\0b")
+    cuda.keep_in(str(tmp_path))
+    assert cuda.build("answer", SOURCE, "sm_90a").parent == tmp_path / "cuda"
+
+
+def test_a_library_that_was_cut_short_is_built_again(tmp_path: Path) -> None:
+    library = cuda.build("answer", SOURCE, "sm_90a", str(tmp_path))
+    for left in (library.read_bytes()[:-100], b""):
+        library.unlink()
+        library.write_bytes(left)
+        assert cuda.build("answer", SOURCE, "sm_90a", str(tmp_path)) == library
+        assert cuda.load.__wrapped__(library).answer() == 42
+
+
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_a_file_is_no_folder(name: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="is not a folder"):
+        cuda.keep_in(str(tmp_path / name))
 
 
 def no_home() -> Path:

@@ -60,7 +60,8 @@ def config_errors(config: VortexConfig, target: str) -> Iterator[Problem]:
     yield from unsupported(config, target)
     if config.schedule_policy is None and config.compilation_cache_dir is None:
         return
-    from vortex.budget.compiled import cache_folder, policy_of
+    from vortex.budget.compiled import policy_of
+    from vortex.build_cache import cache_folder
 
     try:
         cache_folder(config.compilation_cache_dir)

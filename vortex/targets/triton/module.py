@@ -6,11 +6,12 @@ import hashlib
 import importlib.util
 import sys
 import uuid
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 
-from vortex.budget.compiled import cache_folder
+from vortex.build_cache import cache_folder, make_folder
 from vortex.errors import ConfigError
 
 
@@ -29,12 +30,14 @@ def written(text: str, folder: str | None = None) -> Path:
             return path
     except (OSError, UnicodeDecodeError):
         pass
+    scratch = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
+        make_folder(path.parent)
         scratch.write_text(text)
         scratch.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            scratch.unlink(missing_ok=True)
         raise ConfigError(f"compilation_cache_dir: cannot write {path.parent}: {error}") from None
     return path
 
@@ -49,10 +52,9 @@ def load(text: str, folder: str | None = None) -> ModuleType:
     name = f"vortex_generated_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # the interpreter reads a kernel's source through it
-    spec.loader.exec_module(module)
+    exec(compile(text, str(path), "exec"), module.__dict__)  # this text, not what lies in __pycache__
     if folder is not None:
         keep_kernels(module, path.parent / "compiled")
     return module
