@@ -7,10 +7,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.kernels.cases import Case, Model, Store, config_of, graph_of, page_table, queries
+from benchmarks.kernels.cases import (
+    FLOWS,
+    QWEN3_8B,
+    Case,
+    Model,
+    Store,
+    config_of,
+    graph_of,
+    page_table,
+    queries,
+)
 from benchmarks.kernels.layer import SparseLayers
 from benchmarks.kernels.report import tables
 from benchmarks.kernels.results import Results, merged
+from vortex.runtime.crossover import KEYS_AND_VALUES, layer_costs
+from vortex.runtime.decode import step_size
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks"
 SMALL = Case(Model("small", heads=2, group=2, head_dim=32), context=256, batch=2)
@@ -30,6 +42,26 @@ def test_a_later_run_replaces_what_it_measured_again() -> None:
     both = merged([first.model_dump(mode="json"), second.model_dump(mode="json")])
     assert [row.launches for row in both.plan] == [7.0, *(row.launches for row in first.plan[1:])]
     assert both.sparse == first.sparse
+
+
+def test_the_crossover_decides_as_was_measured() -> None:
+    results, decided = recorded(), []
+    for row in results.sparse:
+        dense = results.best_dense(row.model, row.context, row.batch)
+        if row.model != QWEN3_8B.name or row.flow not in FLOWS.values() or dense is None:
+            continue
+        config = config_of(row.flow, QWEN3_8B)
+        graph, geometry, heads = graph_of(config, QWEN3_8B), QWEN3_8B.geometry, QWEN3_8B.heads
+        tokens = row.context
+        size = step_size(
+            graph, geometry, config, requests=row.batch, heads=heads, tokens=tokens, share=heads, device="cpu"
+        )  # fmt: skip
+        costs = layer_costs(graph, geometry, size, 2, 2, int(row.launches), KEYS_AND_VALUES)
+        n, scored = size.blocks, size.blocks - size.bos - size.eos
+        sparse_us = costs.sparse + row.batch * (costs.score_block * scored + costs.chosen_block * 64)
+        dense_us = costs.dense + row.batch * costs.dense_block * n
+        decided.append((dense_us <= sparse_us) == (dense.timing.us <= row.timing.us))
+    assert decided == [True] * 40
 
 
 @pytest.fixture(scope="module")

@@ -44,6 +44,7 @@ FILES: dict[str, Callable[[], str]] = {
     "attention, head_dim 64": lambda: attention(64, 4),
     "attention, head_dim 256": lambda: attention(256, 2),
     "attention, latent": lambda: attention(576, 20, values=512),
+    "attention, latent of 256 values": lambda: attention(320, 20, values=256),
     "attention, latent, warpgroups": lambda: attention(576, 20, values=512, warpgroups=True),
     "attention, latent, warpgroups, 128 heads": lambda: attention(576, 128, values=512, warpgroups=True),
 }

@@ -36,6 +36,7 @@ def allocate(
     device = layer.pool.k.device
     for name, shape in fields.items():
         old = layer.fields.get(name)
+        assert old is None or old.shape[1:] == shape, f"field {name} belongs to another flow"
         if old is None or len(old) < blocks:
             new = layer.fields[name] = _zeros((blocks, *shape), dtype if old is None else old.dtype, device)
             if old is not None:

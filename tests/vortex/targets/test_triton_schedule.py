@@ -10,7 +10,8 @@ import vortex.flow.algorithms  # noqa: F401
 from tests.vortex.targets import cases
 from vortex.config import Dtype
 from vortex.flow import load_graph
-from vortex.graph import FlowGraph, Geometry
+from vortex.graph import FlowGraph, Format, Geometry, Ref, Stage
+from vortex.graph.build import GraphBuilder
 from vortex.targets.triton import TritonProgram
 from vortex.targets.triton.tiles import parts_of, without_unused
 
@@ -156,6 +157,28 @@ def test_wide_summaries_are_made_beside_the_scores() -> None:
     assert "finish_block" in kernels_of(latents)["blocks_1"]
     assert "finish_block" not in kernels_of(latents)["prologue"]
     assert "finish_block" in kernels_of(keys)["prologue"]
+
+
+def test_summaries_that_need_scratch_memory_are_made_after_waiting() -> None:
+    """It is shared by all kernels, and the one before may still use it."""
+    build, size = GraphBuilder("mla", MLA), {"lead": -1, "cols": 288}
+    build.declare("c", (1, 288), Format.PAGED)
+    mean = build.add(Stage.CACHE, "Mean", {"dim": 1}, (Ref.field("latent"),))
+    build.add(
+        Stage.CACHE,
+        "Mean",
+        {"dim": 1},
+        (build.add(Stage.CACHE, "Reshape", size | {"rows": 2}, (mean,)),),
+        "c",
+    )
+    query = build.add(Stage.INDEXER, "Reshape", size | {"rows": 40}, (Ref.query(),))
+    query = build.add(Stage.INDEXER, "Mean", {"dim": 1}, (query,))
+    build.add(Stage.INDEXER, "topK", {}, (build.add(Stage.INDEXER, "GeMM", {}, (query, Ref.field("c"))),))
+    made = TritonProgram(build.finish(), MLA, "bfloat16")
+    text = kernels_of(made)["prologue"]
+    assert made.module.kernels[0].scratch
+    assert text.index("follow(EARLY)") < text.index("finish_block(")
+    assert "finish_block" not in kernels_of(made)["blocks_1"]
 
 
 def test_both_parts_of_a_bound_are_exact() -> None:

@@ -65,6 +65,7 @@ class Deployed(ABC):
         concrete = graph.instantiate(geometry)
         self.saved = saved_fields(concrete)
         self.layers = {index: LayerCache(index, pool) for index, pool in pools.items()}
+        self.check()
         fields, request_fields = (field_shapes(concrete, kind) for kind in (Format.PAGED, Format.SLOTTED))
         rows, dtype = room.requests * self.heads, TORCH_DTYPES[config.dtype]
         for layer in self.layers.values():
@@ -85,6 +86,10 @@ class Deployed(ABC):
             ),
         )
         self.start()
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raises ConfigError for what this target does not serve. Nothing is allocated yet."""
 
     @abstractmethod
     def start(self) -> None:

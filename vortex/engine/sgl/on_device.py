@@ -30,10 +30,12 @@ class DeviceDeployed(Deployed):
 
     target = KERNELS
 
+    def check(self) -> None:
+        if self.config.attention_backend == "trtllm":
+            _check_xqa(self.geometry, (layer.pool for layer in self.layers.values()), self.room)
+
     def start(self) -> None:
         config, graph, geometry, room = self.config, self.graph, self.geometry, self.room
-        if config.attention_backend == "trtllm":
-            _check_xqa(geometry, (layer.pool for layer in self.layers.values()), room)
         before = _allocated(room.device)
         size = step_size(
             graph,

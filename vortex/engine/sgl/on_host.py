@@ -43,6 +43,9 @@ class HostDeployed(Deployed):
 
     target = TORCH
 
+    def check(self) -> None:
+        """Serves every config."""
+
     def start(self) -> None:
         self.policy = policy_of(self.config)
         self.runs = get_target(TORCH)

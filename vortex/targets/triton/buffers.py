@@ -130,5 +130,6 @@ class ProgramBuffers:
             elif stage is not None:
                 blocks = tile_slots(kernel)
             scratch = max(scratch, kernel.scratch * blocks)
-        made.tensors["scratch"] = numbers((made.programs + size.rows) * scratch)
+        beside = size.rows if any(kernel.finished for kernel in module.kernels) else 0
+        made.tensors["scratch"] = numbers((made.programs + beside) * scratch)
         return made

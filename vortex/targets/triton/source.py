@@ -93,7 +93,7 @@ def generate(schedule: Schedule, layout: Layout, tensor_cores: bool) -> ModuleSo
         for stage in stages
         if not stage.of_rows
     }
-    beside = of_blocks[min(of_blocks)][0].shape == "vector" and size in FINISHED_BESIDE_SCORES
+    beside = of_blocks[min(of_blocks)][0].shape == "vector" and size in FINISHED_BESIDE_SCORES and not scratch
     first = next((stage for stage in stages if stage.number == 0), None)
     if first is not None or (finish_call and not beside):
         body = prologue(schedule, layout, exact, tensor_cores, first, "" if beside else finish_call)
@@ -112,7 +112,7 @@ def generate(schedule: Schedule, layout: Layout, tensor_cores: bool) -> ModuleSo
             finish = finish_call if beside and stage.number == min(of_blocks) else ""
             body = frame(tile, f"{tile.name}({', '.join((*given, *names))})", finish, not kernels)
             if finish:
-                body = replace(body, finished=size, scratch=max(body.scratch, scratch))
+                body = replace(body, finished=size)
         kernels.append(_kernel(body, schedule, stage))
     bodies = "\n".join(
         [*functions, *(kernel.text for kernel in kernels), summarize.text if summarize else ""]
