@@ -336,5 +336,5 @@ extern "C" int prepare(int* per_multiprocessor) {
 }
 
 extern "C" int attend(const Args* args, int programs, cudaStream_t stream) {
-  return start(decode, *args, programs, WARPS * 32, SHARED, stream);
+  return start(decode, programs, WARPS * 32, SHARED, stream, *args);
 }

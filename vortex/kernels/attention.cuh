@@ -288,14 +288,14 @@ __device__ __forceinline__ void merge(const Args& a, const Item& it, Ticket* tic
   if (threadIdx.x == 0 && atomicAdd(&ticket->left, 1u) == it.pieces - 1) *ticket = {};
 }
 
-template <class Kernel>
-int start(Kernel kernel, const Args& args, int programs, int threads, int shared, cudaStream_t stream) {
+template <class Kernel, class... Given>
+int start(Kernel kernel, int programs, int threads, int shared, cudaStream_t stream, const Given&... given) {
   cudaLaunchAttribute early = {};
   early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   early.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config = {};
   config.gridDim = programs, config.blockDim = threads, config.dynamicSmemBytes = shared;
   config.stream = stream, config.attrs = &early, config.numAttrs = 1;
-  cudaLaunchKernelEx(&config, kernel, args);
+  cudaLaunchKernelEx(&config, kernel, given...);
   return cudaGetLastError();
 }

@@ -251,5 +251,5 @@ extern "C" int prepare(int* per_multiprocessor) {
 }
 
 extern "C" int attend(const Args* args, int programs, cudaStream_t stream) {
-  return start(decode, *args, programs, THREADS, SHARED, stream);
+  return start(decode, programs, THREADS, SHARED, stream, *args);
 }

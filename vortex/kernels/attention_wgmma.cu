@@ -629,12 +629,5 @@ extern "C" int attend(const Args* args, int programs, cudaStream_t stream) {
   CUtensorMap latents, queries;
   if (const int refused = describe_latents(&latents, *args)) return refused;
   if (const int refused = describe_queries(&queries, *args)) return refused;
-  cudaLaunchAttribute early = {};
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = programs, config.blockDim = THREADS, config.dynamicSmemBytes = SHARED;
-  config.stream = stream, config.attrs = &early, config.numAttrs = 1;
-  cudaLaunchKernelEx(&config, decode, *args, latents, queries);
-  return cudaGetLastError();
+  return start(decode, programs, THREADS, SHARED, stream, *args, latents, queries);
 }
