@@ -108,8 +108,14 @@ def lines(points: Sequence[Point], rates: Rates) -> list[str]:
     """The points beside what the rates say of them."""
     made = [f"{field.name} {getattr(rates, field.name):.3g}" for field in fields(rates)]
     for p in points:
-        dense = rates.dense_us + p.cached / rates.dense
-        sparse = rates.launch_us * p.launches + p.scored / rates.score + p.read / rates.read
+        model = Crossover(
+            dense=rates.dense_us,
+            dense_block=1 / rates.dense,
+            sparse=rates.launch_us * p.launches,
+            score_block=1 / rates.score,
+            chosen_block=1 / rates.read,
+        )
+        dense, sparse = model.times(p.cached, p.scored, p.read)  # of bytes, as if each were a block
         wrong = "" if (p.dense <= p.sparse) == (dense <= sparse) else " WRONG"
         made.append(
             f"{p.flow} {p.case.label}: dense {p.dense:.1f} (model {dense:.1f}), "

@@ -57,9 +57,8 @@ def test_the_crossover_decides_as_was_measured() -> None:
             graph, geometry, config, requests=row.batch, heads=heads, tokens=tokens, share=heads, device="cpu"
         )  # fmt: skip
         costs = layer_costs(graph, geometry, size, 2, 2, int(row.launches), KEYS_AND_VALUES)
-        n, scored = size.blocks, size.blocks - size.bos - size.eos
-        sparse_us = costs.sparse + row.batch * (costs.score_block * scored + costs.chosen_block * 64)
-        dense_us = costs.dense + row.batch * costs.dense_block * n
+        scored = size.blocks - size.bos - size.eos
+        dense_us, sparse_us = costs.times(*(row.batch * each for each in (size.blocks, scored, 64)))
         decided.append((dense_us <= sparse_us) == (dense.timing.us <= row.timing.us))
     assert decided == [True] * 40
 

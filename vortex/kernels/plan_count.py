@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
+import numpy as np
+
 PART_TOKENS = 128
 """Attention work is not cut into parts of fewer tokens."""
 PART_COST = 64
@@ -36,12 +38,18 @@ class Count(IntEnum):
 
 @dataclass(frozen=True)
 class Crossover:
-    """When to read everything: a step is dense if `dense + dense_block * n` is at most `sparse + score_block
-    * scored + chosen_block * read`, in microseconds a layer, where n, scored and read are sums of blocks over
-    the requests of the step. float32, in this order of operations."""
+    """When to read everything: in microseconds, what a layer costs, and a block of it. A step is dense where
+    that does not take longer."""
 
     dense: float
     dense_block: float
     sparse: float
     score_block: float
     chosen_block: float
+
+    def times(self, n: float, scored: float, read: float) -> tuple[np.float32, np.float32]:
+        """Microseconds of a layer, dense and sparse, with so many blocks in all requests of a step. float32,
+        in this order of operations: `crossed` of plan.cu computes the same."""
+        f = np.float32
+        dense = f(self.dense) + f(self.dense_block) * f(n)
+        return dense, f(self.sparse) + f(self.score_block) * f(scored) + f(self.chosen_block) * f(read)

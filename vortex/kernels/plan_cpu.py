@@ -65,12 +65,9 @@ def _dense_is_faster(planner: Planner, costs: Crossover, n: np.ndarray, chosen: 
     size, sparse = planner.size, chosen < n
     if not sparse.any():
         return False
-    scored = np.float32((n - size.bos - size.eos)[sparse].sum())
-    read = np.float32(_listed(planner, n, chosen).sum())
-    a, b, c, d, e = (np.float32(x) for x in (
-        costs.dense, costs.dense_block, costs.sparse, costs.score_block, costs.chosen_block,
-    ))  # fmt: skip
-    return bool(a + b * np.float32(n.sum()) <= c + d * scored + e * read)
+    scored, read = (n - size.bos - size.eos)[sparse].sum(), _listed(planner, n, chosen).sum()
+    dense_us, sparse_us = costs.times(n.sum(), scored, read)
+    return bool(dense_us <= sparse_us)
 
 
 def _chunks(size: StepSize, n: np.ndarray, chosen: np.ndarray) -> np.ndarray:
