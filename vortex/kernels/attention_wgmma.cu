@@ -206,27 +206,24 @@ __device__ __forceinline__ void store_weights(uint32_t to, const float (&s)[32],
 
 // ---- Work
 
-// What the plan says of an item.
-__device__ __forceinline__ Item planned(const Args& a, int index) {
-  Item it = item_at(a, index);
-  complete(a, it);
-  return it;
-}
-
 // Calls `role(item, tile of heads, whether it is the last one)` for the items of this block. The plan is complete
-// before any later kernel starts, so it is read before the previous one has ended.
+// before any later kernel starts, so it is read before the previous one has ended. Places behind its last part hold
+// anything.
 template <class Role>
 __device__ __forceinline__ void each_item(const Args& a, Role role) {
   const int head_tiles = (a.group + HEADS - 1) / HEADS, step = gridDim.x;
   const int items = fresh(a.part_count) * a.heads * head_tiles, most = int(a.room) * head_tiles - 1;
   int index = blockIdx.x;
-  Item it = planned(a, min(index, most) / head_tiles);
+  Item it = item_at(a, min(index, most) / head_tiles);
+  if (index < items) complete(a, it);
   wait_for_previous_kernel();
   while (index < items) {
     limit(a, it);
     role(it, index % head_tiles, index + step >= items);
     index += step;
-    if (index < items) it = planned(a, index / head_tiles);
+    if (index >= items) break;
+    it = item_at(a, index / head_tiles);
+    complete(a, it);
   }
 }
 

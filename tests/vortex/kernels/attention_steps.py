@@ -102,6 +102,7 @@ class Case:
         self.step.part_first[len(self.requests) :] = len(made)
         self.step.part_count[0] = len(made)
         if made:
+            self.step.parts.fill_(2**30 + 12345)  # behind the last one is anything
             self.step.parts[: len(made)] = torch.tensor(made, dtype=torch.int32)
 
     def ids(self, row: int, places: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -44,7 +45,8 @@ def test_pages_of_a_row_hold_its_tokens(shared: bool, block_size: int) -> None:
 @pytest.mark.parametrize("planned", [4, 40])
 def test_a_union_lists_more_or_fewer_blocks_than_were_planned(planned: int) -> None:
     case = Case(Shape(heads=2, dtype=torch.bfloat16), [Request(900, chosen=9), Request(900, chosen=30)])
-    xqa = XqaDecode(case.size, 4, 64, 64, "cpu")
+    case.to(DEVICE)
+    xqa = XqaDecode(case.size, 4, 64, 64, DEVICE)
     xqa.list(case.step)
     listed = [xqa.tables(row)[0].clone() for row in case.lists]
     xqa._pages.fill_(-1)
@@ -80,6 +82,7 @@ def test_a_pool_with_gaps_is_refused() -> None:
 
 
 @pytest.mark.skipif(DEVICE.type != "cuda", reason="XQA runs on GPUs")
+@pytest.mark.skipif(find_spec("flashinfer") is None, reason="XQA comes with FlashInfer")
 def test_results() -> None:
     case = Case(Shape(heads=2, dim=128, dtype=torch.bfloat16), REQUESTS)
     expected = case.expected()
