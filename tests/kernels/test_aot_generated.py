@@ -52,23 +52,23 @@ def test_shipped_flows(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["Qwen3-8B", "GLM-4.7-Flash"])
 def test_kernels_of_a_step_write_after_they_have_waited(name: str) -> None:
-    """What they overwrite may be read by the kernel before them. Summaries that are made beside the scores
-    are not: the prologue reads no fields."""
+    """What they overwrite may be read by the kernels before them."""
     launches = list(of_shipped_flows(MODELS[name]))
-    beside, early = set(), set()
+    following, leading = set(), set()
     for each in launches:
         kernel = Path(each.file).read_text().split(f"def {each.name}(")[1].split("@triton.jit")[0]
         name_of = f"{Path(each.file).name}:{each.name}"
-        if each.name.startswith("blocks") and "finish_block(" in kernel:
-            beside.add(name_of)
         if "follow(EARLY)" in kernel:
-            early.add(name_of)
+            following.add(name_of)
+        if "lead(EARLY)" in kernel:
+            leading.add(name_of)
     waiting = [one for one in compiled(launches, (90,)) if "w" in one.steps]
-    assert {one.name for one in waiting} == early
+    assert {one.name for one in waiting} == following | leading
+    assert {one.name for one in waiting if one.starts_first} == leading
     assert {one.name.split(":")[1] for one in waiting} >= {"prologue", "blocks_1"}
     for one in waiting:
-        assert one.name in beside or one.steps.index("w") < one.steps.index("s"), one.name
-    assert bool(beside) == (name == "GLM-4.7-Flash")
+        assert one.steps.index("w") < one.steps.index("s"), one.name
+    assert bool(leading) == (name == "GLM-4.7-Flash")
 
 
 @pytest.mark.full

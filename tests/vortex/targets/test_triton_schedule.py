@@ -12,7 +12,7 @@ from vortex.config import Dtype
 from vortex.flow import load_graph
 from vortex.graph import FlowGraph, Format, Geometry, Ref, Stage
 from vortex.graph.build import GraphBuilder
-from vortex.targets.triton import TritonProgram
+from vortex.targets.triton import TritonProgram, buffers
 from vortex.targets.triton.tiles import parts_of, without_unused
 
 GQA, MLA = Geometry(16, 128, 4), Geometry.mla(32, 512, 64, 20)
@@ -129,11 +129,42 @@ def kernels_of(made: TritonProgram) -> dict[str, str]:
 
 
 def test_every_kernel_of_a_step_waits_before_it_starts_the_next() -> None:
-    for flow in ("rope_aware_block_sparse_mla", "gqa_quest_sparse_attention", "gqa_block_sparse_attention"):
+    """But for a prologue that reads the query alone."""
+    for flow in ("gqa_quest_sparse_attention", "gqa_block_sparse_attention", "quest_mla"):
         for name, text in kernels_of(program(flow)).items():
             assert text.count("    follow(EARLY)\n") == 1, name
     source = program("block_sparse_attention").source
     assert source.index("gdc_wait()\n") < source.index("gdc_launch_dependents()\n")
+    assert "def lead(" not in source
+
+
+def test_a_prologue_of_queries_starts_the_scores_and_nothing_else_does() -> None:
+    """They read what is older than the step; the summaries beside them, which need its tokens, wait."""
+    kernels = kernels_of(program("rope_aware_block_sparse_mla"))
+    prologue, scores = kernels["prologue"], kernels["blocks_1"]
+    assert "    lead(EARLY)\n" in prologue
+    assert "follow(EARLY)" not in prologue
+    assert prologue.index("fetch(q") < prologue.index("lead(EARLY)") < prologue.index("tl.load(")
+    assert "lead(EARLY)" not in scores
+    assert scores.index("follow(EARLY)") < scores.index("finish_block(")
+    assert scores.index("tl.load((field_f0") < scores.rindex("follow(EARLY)") < scores.index("tile_1(")
+
+
+def test_rows_of_wide_matrices_are_added_up_as_they_are_read() -> None:
+    """No thread needs numbers of another one."""
+    source = program("rope_aware_block_sparse_mla").source
+    assert "tl.sum(" not in source.split("def prologue(")[1].split("@triton.jit")[0]
+    assert "in tl.static_range(20):" in source
+    assert "in tl.static_range(32):" in source
+    assert "static_range" not in program("block_sparse_attention").source
+
+
+def test_registers_are_limited_where_a_tile_of_blocks_fits() -> None:
+    (latents,) = [k for k in program("rope_aware_block_sparse_mla").module.kernels if k.name == "blocks_1"]
+    (centroid,) = [k for k in program("lserve_centroid_mla").module.kernels if k.name == "blocks_1"]
+    assert buffers.register_limit(latents, 32, 8) == 64
+    assert buffers.register_limit(latents, 64, 8) is None
+    assert buffers.register_limit(centroid, 32, 8) is None
 
 
 def test_blocks_are_read_before_the_prologue_is_done_unless_they_are_saved() -> None:

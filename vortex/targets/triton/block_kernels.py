@@ -23,8 +23,9 @@ def block_kernel(
 ) -> tuple[Body, tuple[str, ...], Frame]:
     """Programs share the chunks of the step, tile by tile. What a tile's turn needs is loaded one turn ahead
     (block ids, and at its end the blocks), or two (which row and place it has), so that no turn waits for
-    more than its own data. The first turn's are loaded while the kernel before this one runs: that can be
-    the prologue, which writes no block that is scored, and no fields that are saved are among them."""
+    more than its own data. The first turn's are loaded while kernels before this one run: that can be the
+    prologue and what is before it, which write no block that is scored; no fields that are saved are among
+    them."""
     made = Kernel(schedule, layout, exact, tensor_cores, "BN", 1)
     w, body = made.w, made.body
     made.head.add("lane = tl.arange(0, BN)[:, None, None]")
@@ -52,6 +53,8 @@ def block_kernel(
     if w.shape != "vector":  # others need the registers
         whole = [(name, read.replace("valid & ", "").replace(", mask=valid)", ")")) for name, read in reads]
         inner, reads = [*(f"    {name} = {read}" for name, read in whole), *inner], []
+    once = ', eviction_policy="evict_first")'  # the second level of the cache keeps what is read again
+    reads = [(name, read.removesuffix(")") + once) for name, read in reads]
     done = without_unused([*made.head.lines, *inner])
     doc = f"Of each scored block: {ops_of(layout, stage.nodes) or 'copies'}."
     tile = Body(f"tile_{stage.number}", doc, tuple(done), w.widest, w.scratch, w.fewest, w.shape)
@@ -86,6 +89,7 @@ def _frame(made: Kernel, reads: list[tuple[str, str]]) -> Frame:
                 "    turn, turns = tl.program_id(0), tl.num_programs(0) - (rows if SUMMARIES else 0)",
                 "    if turn >= turns:",
                 "        row = tl.cast(turn - turns, tl.int64)",
+                *(["        follow(EARLY)"] if not first else []),
                 f"        {finish}",
                 f"    items = tl.where(turn < turns, {items}, 0)",
             ]

@@ -24,6 +24,8 @@ WARP_NUMBERS = 2**11
 """Numbers that a warp holds of the widest tile, at most, before there are more than 4 of them."""
 MOST_PROGRAMS, MOST_WARPS, PARTITIONS, REGISTERS = 24, 32, 4, 2**14
 """Of one multiprocessor: programs and warps that are started on it; its partitions, and registers of each."""
+FITTING = 80
+"""Numbers of 16 bits of the widest tile that a thread holds in 64 registers, beside all else."""
 INTERPRETED_PROGRAMS = 3
 
 
@@ -60,6 +62,15 @@ def _fewest_warps(kernel: KernelSource) -> int:
     if kernel.stage is None or kernel.stage.of_rows or kernel.stage.saves:
         return 4
     return max(1, min(8, power_of_two(kernel.finished // WARP_NUMBERS + 1) // 2))
+
+
+def register_limit(kernel: KernelSource, blocks: int, num_warps: int) -> int | None:
+    """Registers of a thread that leave room for all warps of a multiprocessor, where a tile of numbers of
+    16 bits fits into them: so that as many blocks as can be are read before the kernel in front is done."""
+    numbers = max(kernel.widest * blocks, 2 * kernel.held)  # summaries are in float32
+    if kernel.shape != "vector" or numbers > FITTING * 32 * num_warps:
+        return None
+    return PARTITIONS * REGISTERS // (32 * MOST_WARPS)
 
 
 def programs(device: torch.device) -> int:

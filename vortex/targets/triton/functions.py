@@ -28,6 +28,24 @@ def follow(EARLY: tl.constexpr):
         gdc_wait()
         gdc_launch_dependents()
 ''',
+    "lead": '''
+@triton.jit
+def lead(EARLY: tl.constexpr):
+    """Let the next kernel start, then wait for the one before this one: it finds all but these two done."""
+    if EARLY:
+        gdc_launch_dependents()
+        gdc_wait()
+''',
+    "fetch": '''
+@triton.jit
+def fetch(x, stride, ROWS: tl.constexpr, COLS: tl.constexpr, LINE: tl.constexpr, ROOM: tl.constexpr):
+    """Have a matrix in the second level of the cache when it is read; it may be written until then, as the
+    first level, where it would be stale, is passed by. ROOM: powers of two."""
+    row = tl.minimum(tl.arange(0, ROOM[0])[:, None], ROWS - 1)
+    col = tl.minimum(tl.arange(0, ROOM[1])[None, :] * LINE, COLS - 1)
+    place = (x + row * stride + col).to(tl.int64)
+    tl.inline_asm_elementwise("prefetch.global.L2 [$1]; mov.b32 $0, 0;", "=r,l", [place], tl.int32, False, 1)
+''',
     "piece": '''
 @triton.jit
 def piece(chunks, item, items, room, HEADS: tl.constexpr, CHUNK: tl.constexpr, TILE: tl.constexpr):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from vortex.graph.model import Ref, RefKind
 from vortex.ops.emit import Tile, power_of_two
 from vortex.targets.triton.layout import Layout
 from vortex.targets.triton.schedule import Schedule, StagePlan
-from vortex.targets.triton.tiles import Area, Shape
+from vortex.targets.triton.tiles import Area, Shape, without_unused
 from vortex.targets.triton.writer import TileWriter
 
 
@@ -18,7 +19,8 @@ from vortex.targets.triton.writer import TileWriter
 class Body:
     """A kernel's lines, and what limits the blocks of its tiles: the most numbers that one of them has for
     each block, and the fewest blocks that `tl.dot` takes. `scratch`: numbers of memory that a program needs
-    for each block of a tile. `finished`: numbers of the widest tile of summaries that are made beside."""
+    for each block of a tile. `finished`: numbers that a summary, which is made beside, reads or makes at
+    most; `held`: those of a tile of it that is in registers. `kinds`: programs that share a row."""
 
     name: str
     doc: str
@@ -28,6 +30,8 @@ class Body:
     fewest: int = 1
     shape: Shape = "wide"
     finished: int = 0
+    held: int = 0
+    kinds: int = 1
 
 
 class Kernel:
@@ -66,8 +70,7 @@ class Kernel:
         rows, cols = self.layout.shape(ref)
         exact = ref in self.exact
         if ref.kind is RefKind.QUERY:
-            first = f"(q + request.to(tl.int64) * q_request + row % HEADS * {rows} * q_head)"
-            return self.w.load(first, rows, cols, False, "q_head", exact=exact)
+            return self.w.load(f"({query_of_row(rows)})", rows, cols, False, "q_head", exact=exact)
         if ref.kind is RefKind.FIELD:
             entry = f"(tl.load(owner + request).to(tl.int64) * HEADS + row % HEADS) * {rows * cols}"
             return self.w.load(f"(request_{ref.name} + {entry})", rows, cols, False)
@@ -143,6 +146,17 @@ class Kernel:
                 for old, new in zip(zero.parts, total.parts, strict=True):
                     w.area.add(f"{old.name} = {new.name}")
         return zero
+
+
+def query_of_row(heads: int) -> str:
+    """Where the query heads of a row start."""
+    return f"q + request.to(tl.int64) * q_request + row % HEADS * {heads} * q_head"
+
+
+def widest_of(tiles: Iterable[Tile], lines: list[str]) -> int:
+    """Numbers of the widest tile that lines have: what is summed as it is read is none of theirs."""
+    words = set(re.findall(r"\w+", "\n".join(without_unused(lines))))
+    return max((tile.elements for tile in tiles if any(part.name in words for part in tile.parts)), default=1)
 
 
 def row_value(layout: Layout, ref: Ref) -> str:

@@ -19,6 +19,7 @@ from vortex.targets.triton import module as modules
 from vortex.targets.triton.buffers import (
     ProgramBuffers,
     programs,
+    register_limit,
     resident,
     starts_early,
     tile_slots,
@@ -116,7 +117,7 @@ class TritonProgram(CompiledGraph):
 
     def _launch_stage(self, kernel: KernelSource, given: dict[str, Any], buffers: ProgramBuffers) -> None:
         stage, size = kernel.stage, buffers.size
-        blocks, work = 1, given["rows"]
+        blocks, work = 1, given["rows"] * kernel.kinds
         extra: dict[str, Any] = {}
         if stage is not None and not stage.of_rows:
             blocks = buffers.tiles[stage.number]
@@ -128,8 +129,6 @@ class TritonProgram(CompiledGraph):
             tile, tiles = tiles_of_row(size, buffers.tiles[stage.number - 1])
             extra = {"SB": blocks, "TILE": tile, "tiles": tiles}
         extra["SCRATCH"] = kernel.scratch * blocks
-        if stage is None or stage.number == 0:
-            work = 2 * given["rows"]  # summaries, and what depends on the query
         num_warps, most, more = warps(kernel, blocks), work, 0
         if stage is not None and not stage.of_rows:
             registers = self._registers.get((kernel.name, num_warps), 0)
@@ -139,9 +138,17 @@ class TritonProgram(CompiledGraph):
                 most = max(most - more, most // 2, 1)
         elif kernel.scratch:
             most = buffers.programs
-        self._launch(kernel, {**given, **extra}, min(work, most) + more, num_warps)
+        limit = register_limit(kernel, blocks, num_warps) if given["NARROW"] else None
+        self._launch(kernel, {**given, **extra}, min(work, most) + more, num_warps, limit)
 
-    def _launch(self, kernel: KernelSource, given: dict[str, Any], grid: int, num_warps: int) -> None:
+    def _launch(
+        self,
+        kernel: KernelSource,
+        given: dict[str, Any],
+        grid: int,
+        num_warps: int,
+        registers: int | None = None,
+    ) -> None:
         if grid == 0:
             return
         function = getattr(modules.load(self.source, self.cache_dir), kernel.name)
@@ -149,6 +156,7 @@ class TritonProgram(CompiledGraph):
             *[given[name] for name in kernel.parameters],
             num_warps=num_warps,
             num_stages=STAGES,
+            maxnreg=registers,
             launch_pdl=given["EARLY"],
         )
         if launched is not None:  # compiled, not interpreted

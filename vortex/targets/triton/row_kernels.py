@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from vortex.graph.model import Ref
-from vortex.ops.emit import How, Tile
-from vortex.targets.triton.kernel import Body, Kernel, ops_of, plus, row_value, save
+from vortex.ops.emit import How, Tile, power_of_two
+from vortex.targets.triton.kernel import Body, Kernel, ops_of, plus, query_of_row, row_value, save, widest_of
 from vortex.targets.triton.layout import Layout
 from vortex.targets.triton.schedule import Schedule, StagePlan
 from vortex.targets.triton.tiles import NEUTRAL, Area
 from vortex.targets.triton.writer import TileWriter
+
+LINE = 64
+"""Numbers of 16 bits in a line of the cache."""
 
 
 def row_lines(
@@ -21,6 +24,7 @@ def row_lines(
     made.body = made.item
     made.w.area = made.item
     w = made.w
+    w.as_read, w.early = True, made.query
     if stage.statistics:
         made.item.add("count = tl.load(n + request) - BOS - EOS")
     for index in sorted({*stage.nodes, *stage.statistics}):
@@ -32,7 +36,7 @@ def row_lines(
         value = "{0}.to(narrow.dtype.element_ty)" if ref in layout.narrow else "{0}"
         w.store(row_value(layout, ref), made.operand(ref), "", value)
     save(made, stage, blocks=False)
-    widest = max([w.widest, *(tile.elements for tile in made.done.values())])
+    widest = max(w.widest, widest_of(made.done.values(), [*made.query.lines, *made.item.lines]))
     return made.head.lines, made.query.lines, made.item.lines, widest, w.scratch
 
 
@@ -105,7 +109,9 @@ def prologue(
     stage: StagePlan | None,
     finish_call: str,
 ) -> Body:
-    """Programs for the summaries, if they are made here, and others for what depends on the query."""
+    """Programs for the summaries, if made here, and others for what depends on the query. Those alone
+    are few, and run before all else: so the scores may start at once, as the blocks that they read first are
+    older than the step. The query would arrive behind these blocks, were it not fetched before."""
     head: list[str] = []
     early: list[str] = []
     lines: list[str] = []
@@ -114,9 +120,12 @@ def prologue(
         head, early, lines, widest, scratch = row_lines(schedule, layout, exact, tensor_cores, stage)
     kinds = bool(finish_call) + bool(lines)
     at = "at % rows" if kinds > 1 else "at"
+    wait = ["    follow(EARLY)"]
+    if not finish_call:
+        wait = [*_fetch_query(layout, early), "    lead(EARLY)"]
     text = [
         *head,
-        "    follow(EARLY)",
+        *wait,
         f"    for at in range(tl.program_id(0), {'2 * rows' if kinds > 1 else 'rows'}, tl.num_programs(0)):",
         f"        row = tl.cast({at}, tl.int64)",
     ]
@@ -132,4 +141,18 @@ def prologue(
     if stage is not None:
         parts.append(f"where it is sparse: {ops_of(layout, stage.nodes) or 'copies'}")
     doc = f"Of each row: {'; '.join(parts)}"
-    return Body("prologue", doc + ".", tuple(text), widest, scratch)
+    return Body("prologue", doc + ".", tuple(text), widest, scratch, kinds=kinds)
+
+
+def _fetch_query(layout: Layout, reads: list[str]) -> list[str]:
+    heads, cols = layout.shape(Ref.query())
+    where = query_of_row(heads)
+    if not any(where in line for line in reads):
+        return []
+    room = power_of_two(heads), power_of_two(-(-cols // LINE))
+    return [
+        "    if EARLY:",
+        "        for at in range(tl.program_id(0), rows, tl.num_programs(0)):",
+        "            row, request = at, at // HEADS",
+        f"            fetch({where}, q_head, {heads}, {cols}, {LINE}, {room})",
+    ]

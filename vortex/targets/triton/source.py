@@ -21,8 +21,8 @@ _CONSTANTS = (
 )
 _NUMBERS = ("rows", "tiles", "room", "first", "count", "q_request", "q_head")
 FINISHED_BESIDE_SCORES = range(2**13, 2**15)
-"""Numbers of a summary's widest tile where it is made beside the scores: the prologue would be waited for.
-Smaller ones do not pay for the registers that they take, and larger ones need more warps."""
+"""Numbers that a summary reads, or makes, at most, where it is made beside the scores: the prologue would be
+waited for. Smaller ones do not pay for the registers that they take, and larger ones need more warps."""
 HEADER = (
     "import triton",
     "import triton.language as tl",
@@ -42,6 +42,8 @@ class KernelSource:
     fewest: int = 1
     shape: Shape = "wide"
     finished: int = 0
+    held: int = 0
+    kinds: int = 1
     stage: StagePlan | None = None
 
 
@@ -61,7 +63,21 @@ class ModuleSource:
 def generate(schedule: Schedule, layout: Layout, tensor_cores: bool) -> ModuleSource:
     """The module of a schedule."""
     compiled, exact = schedule.compiled, layout.exact
+    stages = [stage for stage in schedule.stages if stage.has_kernel]
+    of_blocks = {
+        stage.number: block_kernel(schedule, layout, exact, tensor_cores, stage)
+        for stage in stages
+        if not stage.of_rows
+    }
     summary = summary_function(schedule, layout)
+    beside = (
+        summary is not None
+        and of_blocks[min(of_blocks)][0].shape == "vector"
+        and summary.finished in FINISHED_BESIDE_SCORES
+        and not summary.scratch
+    )
+    if beside:
+        summary = summary_function(schedule, layout, as_read=True)
     functions, kernels = [], []
     summarize: KernelSource | None = None
     call = ""
@@ -86,14 +102,7 @@ def generate(schedule: Schedule, layout: Layout, tensor_cores: bool) -> ModuleSo
         text, names = _function(finishing, compiled.geometry.block_size, schedule, "row")
         functions.append(text)
         finish_call = f"finish_block({', '.join(('row', *names))})"
-    size, scratch = (summary.widest, summary.scratch) if summary else (1, 0)
-    stages = [stage for stage in schedule.stages if stage.has_kernel]
-    of_blocks = {
-        stage.number: block_kernel(schedule, layout, exact, tensor_cores, stage)
-        for stage in stages
-        if not stage.of_rows
-    }
-    beside = of_blocks[min(of_blocks)][0].shape == "vector" and size in FINISHED_BESIDE_SCORES and not scratch
+    size, largest, scratch = (summary.widest, summary.finished, summary.scratch) if summary else (1, 1, 0)
     first = next((stage for stage in stages if stage.number == 0), None)
     if first is not None or (finish_call and not beside):
         body = prologue(schedule, layout, exact, tensor_cores, first, "" if beside else finish_call)
@@ -112,7 +121,7 @@ def generate(schedule: Schedule, layout: Layout, tensor_cores: bool) -> ModuleSo
             finish = finish_call if beside and stage.number == min(of_blocks) else ""
             body = frame(tile, f"{tile.name}({', '.join((*given, *names))})", finish, not kernels)
             if finish:
-                body = replace(body, finished=size)
+                body = replace(body, finished=largest, held=size)
         kernels.append(_kernel(body, schedule, stage))
     bodies = "\n".join(
         [*functions, *(kernel.text for kernel in kernels), summarize.text if summarize else ""]
@@ -181,5 +190,5 @@ def _function(body: Body, block_size: int, schedule: Schedule, *given: str) -> t
 
 def _kernel(body: Body, schedule: Schedule, stage: StagePlan | None) -> KernelSource:
     text, names = _text(body, schedule, ())
-    sizes = body.widest, body.scratch, body.fewest, body.shape, body.finished
+    sizes = body.widest, body.scratch, body.fewest, body.shape, body.finished, body.held, body.kinds
     return KernelSource(body.name, names, text, *sizes, stage)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vortex.graph.model import Format, Ref, RefKind, Stage
 from vortex.ops.emit import Tile
-from vortex.targets.triton.kernel import Body, Kernel, pool
+from vortex.targets.triton.kernel import Body, Kernel, pool, widest_of
 from vortex.targets.triton.layout import Layout
 from vortex.targets.triton.schedule import Schedule
 from vortex.targets.triton.tiles import Area
@@ -18,10 +18,10 @@ class _Summary(Kernel):
         super().__init__(schedule, layout, set(), False, "1", 1)
         self.item = self.body = self.head
         self.w = TileWriter(Area([], 1), self.head, "1")
+        self.results: list[Tile] = []
 
     def run(self) -> None:
-        compiled, w = self.schedule.compiled, self.w
-        done: list[Tile] = []
+        compiled, w, done = self.schedule.compiled, self.w, self.results
         for step in compiled.cache:
             inputs = tuple(
                 done[ref.node] if ref.kind is RefKind.NODE else self._field(ref) for ref in step.node.inputs
@@ -48,15 +48,16 @@ class _Summary(Kernel):
         return self.done[ref]
 
 
-def summary_function(schedule: Schedule, layout: Layout) -> Body | None:
-    """The cache stage, as a function of the block's id."""
+def summary_function(schedule: Schedule, layout: Layout, as_read: bool = False) -> Body | None:
+    """The cache stage, as a function of the block's id; `as_read`: see `TileLines`."""
     if not schedule.compiled.cache:
         return None
     made = _Summary(schedule, layout)
+    made.w.as_read = as_read
     made.run()
     lines = (*made.w.head.lines, *made.head.lines)
     names = ", ".join(step.op.name for step in schedule.compiled.cache)
-    widest = max(
+    largest = max(
         [step.node.type.numel for step in schedule.compiled.cache]
         + [
             schedule.compiled.graph.type_of(Stage.CACHE, ref).numel
@@ -64,7 +65,9 @@ def summary_function(schedule: Schedule, layout: Layout) -> Body | None:
             for ref in step.node.inputs
         ]
     )
-    return Body("summarize_block", f"The cache stage of one block: {names}.", lines, widest, made.w.scratch)
+    doc = f"The cache stage of one block: {names}."
+    widest = widest_of([*made.done.values(), *made.results], list(lines))
+    return Body("summarize_block", doc, lines, widest, made.w.scratch, finished=largest)
 
 
 def finish_function(schedule: Schedule, summary_call: str) -> Body | None:

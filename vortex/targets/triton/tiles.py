@@ -39,10 +39,13 @@ class Area:
 
 class TileLines:
     """See `vortex.ops.emit.Writer`. `blocks`: how many blocks a tile has, as an expression. Index names go
-    to `head`, everything else to `area`, which may be changed."""
+    to `head`, everything else to `area`, which may be changed. `as_read`: rows of a wide matrix in memory are
+    combined when they are read, and that stands in `early`, if there is one."""
 
     def __init__(self, head: Area, area: Area, blocks: str = "BN", tensor_cores: bool = False) -> None:
         self.head, self.area, self.blocks, self.tensor_cores = head, area, blocks, tensor_cores
+        self.as_read = False
+        self.early: Area | None = None
         self.stem = "x"
         self.widest = self.fewest = 1
         self.shape: Shape = "wide"

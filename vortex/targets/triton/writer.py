@@ -6,6 +6,10 @@ from vortex.ops.emit import How, Part, Tile, power_of_two
 from vortex.targets.triton.products import ProductLines
 from vortex.targets.triton.tiles import NEUTRAL, PAIR
 
+WIDE_ROW, MOST_ROWS = 2**8, 2**6
+"""Columns, at least, of a matrix in memory whose rows are combined as they are read, so that warps read many
+bytes at a time; its rows, at most, as the loop over them is unrolled."""
+
 
 class TileWriter(ProductLines):
     """See `vortex.ops.emit.Writer`, and `TileLines` for how it is made."""
@@ -13,6 +17,9 @@ class TileWriter(ProductLines):
     def reduced(self, x: Tile, dim: int, how: How) -> Tile:
         if (x.rows if dim == 1 else x.cols) == 1:
             return x
+        wide = x.memory and not x.blocks and x.cols >= WIDE_ROW and x.rows <= MOST_ROWS
+        if dim == 1 and self.as_read and wide:
+            return self._folded_as_read(x, how)
         expressions = [
             self.folded(self.without_padding(x, part, dim, NEUTRAL[how]), dim, how)
             if dim == 1 or part.width > 1
@@ -27,6 +34,20 @@ class TileWriter(ProductLines):
         for other in expressions[1:]:
             total = PAIR[how].format(total, other)
         return self.counted(Tile(x.rows, (Part(self.let(total), 1, 1),), x.blocks, room=x.room))
+
+    def _folded_as_read(self, x: Tile, how: How) -> Tile:
+        """Over the rows of a matrix in memory, one after the other: a thread has its columns of all rows, and
+        needs nothing of other threads."""
+        area, row, first = self.early or self.area, self.name("at_row"), 0
+        parts = tuple(Part(self.name(), part.cols, part.width) for part in x.parts)
+        for part in parts:
+            area.add(f"{part.name} = {self.filled(1, part.width, NEUTRAL[how])}")
+        area.add(f"for {row} in tl.static_range({x.rows}):")
+        for part in parts:
+            read = self.plain(x.memory.format(row=row), 1, part.cols, first, part.width, 0)
+            area.add(f"{part.name} = {PAIR[how].format(part.name, read)}", 1)
+            first += part.cols
+        return Tile(1, parts, False)
 
     def grouped(self, x: Tile, dim: int, k: int, how: How) -> Tile:
         """Through a tile whose axis has room for a power of two of numbers a group."""
