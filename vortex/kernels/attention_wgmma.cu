@@ -332,7 +332,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
   if (threadIdx.x == 0) {
     asm volatile("prefetch.tensormap [%0];\nprefetch.tensormap [%1];\n" ::"l"(&latents), "l"(&queries) : "memory");
     for (int s = 0; s < STAGES; ++s) make_barrier(barriers.full(s), 1), make_barrier(barriers.empty(s), 8);
-    for (int b = 0; b < BUFFERS; ++b) make_barrier(barriers.ready(b), 4), make_barrier(barriers.taken(b), 8);
+    // All threads that write or read weights, fades and norms arrive.
+    for (int b = 0; b < BUFFERS; ++b)
+      make_barrier(barriers.ready(b), WARPGROUP), make_barrier(barriers.taken(b), RESULT_THREADS);
     make_barrier(barriers.asked(), 1), make_barrier(barriers.answered(), 4);
     asm volatile("fence.mbarrier_init.release.cluster;\n" ::: "memory");
   }
@@ -449,7 +451,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
       const auto hand_over = [&] {
         publish();
         __syncwarp();
-        if (lane == 0) arrive(barriers.ready(buffer.at));
+        arrive(barriers.ready(buffer.at));
         buffer.next();
       };
       tile.begin(it.start, it.end);
@@ -550,10 +552,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         if (final && alone && live)
           norm[0] = norms[buffer.at * ROWS + row], norm[1] = norms[buffer.at * ROWS + row + 8];
         __syncwarp();
-        if (lane == 0) {
-          if (!empty) arrive(barriers.empty(tile.at));
-          if (!empty && tile.stages == 2) arrive(barriers.empty(tile.at + 1));
-          arrive(barriers.taken(buffer.at));
+        arrive(barriers.taken(buffer.at));
+        if (lane == 0 && !empty) {
+          arrive(barriers.empty(tile.at));
+          if (tile.stages == 2) arrive(barriers.empty(tile.at + 1));
         }
         buffer.next();
         if (!empty) tile.next(it.end);
