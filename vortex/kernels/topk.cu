@@ -35,40 +35,44 @@ using u64 = unsigned long long;
 constexpr u32 ALL = 0xFFFFFFFFu;
 constexpr int DIGIT = 11, BINS = 1 << DIGIT;
 
-// Keys of one 16-byte load. A larger key is a better score, 1 is NaN, 0 is no score.
+// What one load brings.
+template <int WORDS> struct alignas(WORDS * sizeof(u32)) Words {
+    u32 at[WORDS];
+};
+
+// Keys in a word. A larger key is a better score, 1 is NaN, 0 is no score.
 template <typename Score> struct Keys;
 
 template <> struct Keys<float> {
-    static constexpr int BITS = 32, COUNT = 4;
+    static constexpr int BITS = 32, IN_WORD = 1;
     static constexpr int COARSE = 15;  // low bits that the first pass leaves out: its bins span 8 binades
     static __device__ u32 word(u32 bits) {
         bits = __float_as_uint(__uint_as_float(bits) + 0.0f);  // -0.0 to 0.0, any NaN to 0x7FFFFFFF
         return (bits ^ (u32(int(bits) >> 31) | 0x80000000u)) + 2;
     }
-    static __device__ u32 get(const uint4& keys, int i) { return (&keys.x)[i]; }
-    static __device__ u32 largest(const uint4& keys) { return max(max(keys.x, keys.y), max(keys.z, keys.w)); }
-    static __device__ void put(uint4& bits, int i, float score) { (&bits.x)[i] = __float_as_uint(score); }
-    static __device__ void drop(uint4& keys, int i) { (&keys.x)[i] = 0; }
+    static __device__ u32 get(u32 keys, int) { return keys; }
+    static __device__ u32 larger(u32 keys, u32 others) { return max(keys, others); }
+    static __device__ u32 largest(u32 keys) { return keys; }
+    static __device__ void put(u32& bits, int, float score) { bits = __float_as_uint(score); }
+    static __device__ void drop(u32& keys, int) { keys = 0; }
 };
 
 // 16-bit keys, two in a word.
 template <u32 (*WithoutSignOfZero)(u32)> struct PairKeys {
-    static constexpr int BITS = 16, COUNT = 8, COARSE = 0;
+    static constexpr int BITS = 16, IN_WORD = 2, COARSE = 0;
     static __device__ u32 word(u32 bits) {
         bits = WithoutSignOfZero(bits);
         u32 negative;
         asm("prmt.b32 %0, %1, %1, 0xBB99;" : "=r"(negative) : "r"(bits));
         return __vadd2(bits ^ (negative | 0x80008000u), 0x00020002u);
     }
-    static __device__ u32 get(const uint4& keys, int i) { return (&keys.x)[i / 2] >> i % 2 * 16 & 0xFFFF; }
-    static __device__ u32 largest(const uint4& keys) {
-        u32 pair = __vmaxu2(__vmaxu2(keys.x, keys.y), __vmaxu2(keys.z, keys.w));
-        return max(pair >> 16, pair & 0xFFFF);
+    static __device__ u32 get(u32 keys, int i) { return keys >> i * 16 & 0xFFFF; }
+    static __device__ u32 larger(u32 keys, u32 others) { return __vmaxu2(keys, others); }
+    static __device__ u32 largest(u32 keys) { return max(keys >> 16, keys & 0xFFFF); }
+    template <typename Score> static __device__ void put(u32& bits, int i, Score score) {
+        bits |= u32(*reinterpret_cast<unsigned short*>(&score)) << i * 16;
     }
-    template <typename Score> static __device__ void put(uint4& bits, int i, Score score) {
-        (&bits.x)[i / 2] |= u32(*reinterpret_cast<unsigned short*>(&score)) << i % 2 * 16;
-    }
-    static __device__ void drop(uint4& keys, int i) { (&keys.x)[i / 2] &= i % 2 ? 0xFFFF : 0xFFFF0000; }
+    static __device__ void drop(u32& keys, int i) { keys &= i ? 0xFFFF : 0xFFFF0000; }
 };
 
 __device__ u32 plus_zero_bf16(u32 bits) {
@@ -86,13 +90,26 @@ template <> struct Keys<__half> : PairKeys<plus_zero_half> {};
 
 using K = Keys<SCORE>;
 
+template <int WORDS> __device__ u32 key(const Words<WORDS>& keys, int i) {
+    return K::get(keys.at[i / K::IN_WORD], i % K::IN_WORD);
+}
+
+template <int WORDS> __device__ u32 largest_key(const Words<WORDS>& keys) {
+    u32 most = keys.at[0];
+#pragma unroll
+    for (int w = 1; w < WORDS; ++w) most = K::larger(most, keys.at[w]);
+    return K::largest(most);
+}
+
 // The scores of a row, `width` of them allocated, dealt out so that a warp has a run of places: vector j of a
 // lane is 32 j after its first, `start`. `count` are worth loading.
-template <int HELD> struct Row {
+template <int HELD, int WORDS> struct Row {
+    using Vector = Words<WORDS>;
+    static constexpr int COUNT = WORDS * K::IN_WORD;  // of scores of a vector
     const SCORE* scores;
     int width, count, start, vectors;
     int first = 0, last = 0;  // places that may be chosen
-    uint4 held[HELD ? HELD : 1];
+    Vector held[HELD ? HELD : 1];
 
     __device__ Row(const SCORE* scores, int width, int count, int start, int vectors)
         : scores(scores), width(width), count(count), start(start), vectors(vectors) {
@@ -100,30 +117,31 @@ template <int HELD> struct Row {
         for (int j = 0; j < HELD; ++j) held[j] = load(j);
     }
 
-    __device__ int place(int j) const { return (start + 32 * j) * K::COUNT; }
+    __device__ int place(int j) const { return (start + 32 * j) * COUNT; }
 
-    __device__ uint4 load(int j) const {
+    __device__ Vector load(int j) const {
         const int at = place(j);
-        uint4 bits = {0, 0, 0, 0};
+        Vector bits = {};
         if (at >= count) return bits;
-        if (reinterpret_cast<size_t>(scores) % sizeof(uint4) == 0 && at + K::COUNT <= width)
-            return *reinterpret_cast<const uint4*>(scores + at);
+        if (reinterpret_cast<size_t>(scores) % sizeof(Vector) == 0 && at + COUNT <= width)
+            return *reinterpret_cast<const Vector*>(scores + at);
 #pragma unroll
-        for (int i = 0; i < K::COUNT; ++i)
-            if (at + i < width) K::put(bits, i, scores[at + i]);
+        for (int i = 0; i < COUNT; ++i)
+            if (at + i < width) K::put(bits.at[i / K::IN_WORD], i % K::IN_WORD, scores[at + i]);
         return bits;
     }
 
-    __device__ uint4 keys(uint4 bits, int j) const {
+    __device__ Vector keys(Vector bits, int j) const {
         const int at = place(j);
-        if (at >= last || at + K::COUNT <= first) return {0, 0, 0, 0};
-        uint4 keys = {K::word(bits.x), K::word(bits.y), K::word(bits.z), K::word(bits.w)};
-        if (at < first || at + K::COUNT > last) {
+        if (at >= last || at + COUNT <= first) return {};
 #pragma unroll
-            for (int i = 0; i < K::COUNT; ++i)
-                if (at + i < first || at + i >= last) K::drop(keys, i);
+        for (int w = 0; w < WORDS; ++w) bits.at[w] = K::word(bits.at[w]);
+        if (at < first || at + COUNT > last) {
+#pragma unroll
+            for (int i = 0; i < COUNT; ++i)
+                if (at + i < first || at + i >= last) K::drop(bits.at[i / K::IN_WORD], i % K::IN_WORD);
         }
-        return keys;
+        return bits;
     }
 
     // From here on places outside of [first, last) have no score.
@@ -133,7 +151,7 @@ template <int HELD> struct Row {
         for (int j = 0; j < HELD; ++j) held[j] = keys(held[j], j);
     }
 
-    __device__ uint4 vector(int j) const {
+    __device__ Vector vector(int j) const {
         if constexpr (HELD > 0) return held[j];
         return keys(load(j), j);
     }
@@ -150,12 +168,13 @@ template <int HELD, typename F> __device__ void for_vectors(int vectors, F f) {
 }
 
 // f(key) for the keys of a lane's vectors that have one from `least` on.
-template <int HELD, typename F> __device__ void for_keys(const Row<HELD>& row, u32 least, F f) {
+template <int HELD, int WORDS, typename F>
+__device__ void for_keys(const Row<HELD, WORDS>& row, u32 least, F f) {
     for_vectors<HELD>(row.vectors, [&](int j) {
-        const uint4 keys = row.vector(j);
-        if (K::largest(keys) < least) return;
+        const Words<WORDS> keys = row.vector(j);
+        if (largest_key(keys) < least) return;
 #pragma unroll
-        for (int i = 0; i < K::COUNT; ++i) f(K::get(keys, i));
+        for (int i = 0; i < row.COUNT; ++i) f(key(keys, i));
     });
 }
 
@@ -298,10 +317,11 @@ __device__ u32 scan(u32 value, int lane) {
 }
 
 // The threshold of the k best keys; of them `allowed` may be others of the k-th key's bin.
-template <int HELD, typename T> __device__ Threshold find(T& team, const Row<HELD>& row, u32 k, u32 allowed) {
+template <int HELD, int WORDS, typename T>
+__device__ Threshold find(T& team, const Row<HELD, WORDS>& row, u32 k, u32 allowed) {
     if (k == 0) return {ALL, ALL, 0, 0};
     u32 best = 0;
-    for_vectors<HELD>(row.vectors, [&](int j) { best = max(best, K::largest(row.vector(j))); });
+    for_vectors<HELD>(row.vectors, [&](int j) { best = max(best, largest_key(row.vector(j))); });
     const u32 high = team.largest(best) >> K::COARSE;
     const u32 base = high < BINS ? 0 : high - (BINS - 1);
     u32 least = max(base << K::COARSE, 1);
@@ -334,19 +354,20 @@ template <int HELD, typename T> __device__ Threshold find(T& team, const Row<HEL
 }
 
 // Bits of the keys of a vector: chosen in the low half, undecided in the high half.
-__device__ u32 marks(const uint4& keys, const Threshold& t) {
+template <int WORDS> __device__ u32 marks(const Words<WORDS>& keys, const Threshold& t) {
     u32 bits = 0;
-    if (K::largest(keys) < t.lower) return 0;
+    if (largest_key(keys) < t.lower) return 0;
 #pragma unroll
-    for (int i = 0; i < K::COUNT; ++i) {
-        const u32 key = K::get(keys, i);
-        if (key >= t.lower) bits |= key > t.upper ? 1u << i : 0x10000u << i;
+    for (int i = 0; i < WORDS * K::IN_WORD; ++i) {
+        const u32 score = key(keys, i);
+        if (score >= t.lower) bits |= score > t.upper ? 1u << i : 0x10000u << i;
     }
     return bits;
 }
 
 // Finds the place before which undecided keys are chosen.
-template <int HELD, typename T> __device__ void settle(T& team, const Row<HELD>& row, Threshold& t) {
+template <int HELD, int WORDS, typename T>
+__device__ void settle(T& team, const Row<HELD, WORDS>& row, Threshold& t) {
     if (t.need == 0) return;
     u32 ties = 0;
     for_vectors<HELD>(row.vectors, [&](int j) { ties += __popc(marks(row.vector(j), t) >> 16); });
@@ -397,15 +418,16 @@ constexpr int resident(int threads, int held) {
     return SELECTIONS > 1 ? 0 : threads == 256 && held == 1 ? 5 : 1024 / threads;
 }
 
-template <int THREADS, int HELD, bool CLUSTER>
+template <int THREADS, int HELD, int WORDS, bool CLUSTER>
 __global__ void __launch_bounds__(THREADS, resident(THREADS, HELD)) select(const SCORE* scores, Step step) {
     __shared__ Shared shared;
     Team<THREADS, CLUSTER> team(shared);
+    constexpr int COUNT = Row<HELD, WORDS>::COUNT;
     const int index = blockIdx.x / team.ranks, request = index / step.heads, bos = step.bos;
     const int page = index / step.share, head = index % step.share;
     const bool listing = step.table != nullptr;
     const int threads = THREADS * team.ranks;
-    const int vectors = HELD > 0 ? HELD : (step.blocks + K::COUNT * threads - 1) / (K::COUNT * threads);
+    const int vectors = HELD > 0 ? HELD : (step.blocks + COUNT * threads - 1) / (COUNT * threads);
     const int start = (team.rank * team.WARPS + team.warp) * 32 * vectors + team.lane;
     scores += size_t(index) * step.blocks;
 
@@ -423,12 +445,13 @@ __global__ void __launch_bounds__(THREADS, resident(THREADS, HELD)) select(const
     const int reserved = listing && team.rank == 0 ? bos + step.eos : 0;
     auto reserved_place = [&](int i) { return i < bos ? i : last - bos + i; };
     // Where a thread keeps one load of scores, the ids of their places.
-    constexpr int OWN_IDS = HELD == 1 ? K::COUNT : 0;
+    constexpr int OWN_IDS = HELD == 1 ? COUNT : 0;
     int ids[OWN_IDS + 1];
-    const int own = start * K::COUNT;
-    if (listing && reinterpret_cast<size_t>(table) % sizeof(int4) == 0 && own + OWN_IDS <= step.table_width) {
+    const int own = start * COUNT;
+    if (OWN_IDS >= 4 && listing && reinterpret_cast<size_t>(table) % sizeof(int4) == 0 &&
+        own + OWN_IDS <= step.table_width) {
 #pragma unroll
-        for (int i = 0; i < OWN_IDS; i += 4) {
+        for (int i = 0; i < OWN_IDS / 4 * 4; i += 4) {
             const int4 x = read(reinterpret_cast<const int4*>(table + own + i));
             ids[i] = x.x, ids[i + 1] = x.y, ids[i + 2] = x.z, ids[i + 3] = x.w;
         }
@@ -444,7 +467,7 @@ __global__ void __launch_bounds__(THREADS, resident(THREADS, HELD)) select(const
     if (!works) return;
 
     const int worth = step.ahead ? step.blocks : n;
-    Row<HELD> rows[SELECTIONS] = {
+    Row<HELD, WORDS> rows[SELECTIONS] = {
         {scores, step.blocks, worth, start, vectors},
 #if SELECTIONS == 2
         {scores + size_t(step.rows) * step.blocks, step.blocks, worth, start, vectors},
@@ -456,8 +479,8 @@ __global__ void __launch_bounds__(THREADS, resident(THREADS, HELD)) select(const
     for (int s = 0; s < SELECTIONS; ++s) {
         rows[s].limit(bos, last);
         const u32 k = max(min(step.quotas[s] < 0 ? planned : step.quotas[s], last - bos), 0);
-        thresholds[s] = find<HELD>(team, rows[s], k, u32(step.tolerance * k));
-        if constexpr (SELECTIONS > 1) settle<HELD>(team, rows[s], thresholds[s]);
+        thresholds[s] = find(team, rows[s], k, u32(step.tolerance * k));
+        if constexpr (SELECTIONS > 1) settle(team, rows[s], thresholds[s]);
     }
     auto marked = [&](int j) {
         if constexpr (SELECTIONS == 1) return marks(rows[0].vector(j), thresholds[0]);
@@ -478,6 +501,7 @@ __global__ void __launch_bounds__(THREADS, resident(THREADS, HELD)) select(const
     const u32 need = SELECTIONS > 1 ? 0 : thresholds[0].need, front = listing ? bos : 0;
     const u32 from = sums.blocks.x + min(sums.blocks.y, need);
     const u32 to = sums.blocks.x + sums.own.x + min(sums.blocks.y + sums.own.y, need);
+    constexpr bool ALL_STAGED = HELD > 0 && THREADS * HELD * COUNT <= 2 * BINS;
     u32* staged = shared.bins[0];
     uint2 before = {sums.blocks.x + sums.warps.x, sums.blocks.y + sums.warps.y};
     for_vectors<HELD>(vectors, [&](int j) {
@@ -489,7 +513,7 @@ __global__ void __launch_bounds__(THREADS, resident(THREADS, HELD)) select(const
             const u32 rank = x + min(y, need);
             if (bits >> i & 1) ++x;
             else if (y++ >= need) return;
-            if (rank - from < 2 * BINS) staged[rank - from] = name(rows[0].place(j) + i);
+            if (ALL_STAGED || rank - from < 2 * BINS) staged[rank - from] = name(rows[0].place(j) + i);
             else put(front + rank, id(rows[0].place(j) + i));
         };
         if constexpr (OWN_IDS > 0) {
@@ -513,7 +537,7 @@ __global__ void __launch_bounds__(THREADS, resident(THREADS, HELD)) select(const
     if constexpr (CLUSTER) team.sync();  // others read this block's sums
 }
 
-template <int THREADS, int HELD, bool CLUSTER>
+template <int THREADS, int HELD, int WORDS, bool CLUSTER>
 cudaError_t launch(const void* scores, const Step& step, int ranks, cudaStream_t stream) {
     cudaLaunchAttribute attributes[2] = {};
     attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
@@ -527,27 +551,30 @@ cudaError_t launch(const void* scores, const Step& step, int ranks, cudaStream_t
     config.attrs = attributes;
     config.numAttrs = CLUSTER ? 2 : 1;
     return cudaLaunchKernelEx(
-        &config, select<THREADS, HELD, CLUSTER>, static_cast<const SCORE*>(scores), step);
+        &config, select<THREADS, HELD, WORDS, CLUSTER>, static_cast<const SCORE*>(scores), step);
 }
 
 }  // namespace
 
-// `held` vectors of a row are kept by each of `threads` threads in each of `ranks` blocks; 0: any number is
-// read again in every pass.
-extern "C" int topk(const void* scores, const void* given, int threads, int held, int ranks, cudaStream_t stream) {
+// `held` vectors of `words` words of a row are kept by each of `threads` threads in each of `ranks` blocks; 0: any
+// number is read again in every pass.
+extern "C" int topk(const void* scores, const void* given, int threads, int held, int words, int ranks,
+                    cudaStream_t stream) {
     const Step* step = static_cast<const Step*>(given);  // whose type is this file's own
-#define SHAPE(THREADS, HELD, CLUSTER)                                      \
-    if (threads == THREADS && held == HELD && (ranks > 1) == CLUSTER)      \
-        return launch<THREADS, HELD, CLUSTER>(scores, *step, ranks, stream)
-    SHAPE(256, 1, false);
-    SHAPE(256, 4, false);
-    SHAPE(512, 1, false);
-    SHAPE(512, 4, false);
-    SHAPE(1024, 1, false);
-    SHAPE(1024, 2, false);
-    SHAPE(1024, 4, false);
-    SHAPE(1024, 0, false);
-    SHAPE(1024, 4, true);
-    SHAPE(1024, 0, true);
+#define SHAPE(THREADS, HELD, WORDS, CLUSTER)                                                  \
+    if (threads == THREADS && held == HELD && words == WORDS && (ranks > 1) == CLUSTER)       \
+        return launch<THREADS, HELD, WORDS, CLUSTER>(scores, *step, ranks, stream)
+    SHAPE(512, 1, 1, false);
+    SHAPE(1024, 1, 1, false);
+    SHAPE(256, 1, 4, false);
+    SHAPE(256, 4, 4, false);
+    SHAPE(512, 1, 4, false);
+    SHAPE(512, 4, 4, false);
+    SHAPE(1024, 1, 4, false);
+    SHAPE(1024, 2, 4, false);
+    SHAPE(1024, 4, 4, false);
+    SHAPE(1024, 0, 4, false);
+    SHAPE(1024, 4, 4, true);
+    SHAPE(1024, 0, 4, true);
     return cudaErrorInvalidConfiguration;
 }

@@ -20,41 +20,57 @@ from vortex.runtime.device import DeviceStep
 
 SCORES = {torch.float32: "float", torch.float16: "__half", torch.bfloat16: "__nv_bfloat16"}
 """Formats of scores, and what CUDA calls them."""
-LOAD, MOST_RANKS = 16, 8
-"""Bytes of a load; blocks of the largest cluster."""
+MOST_RANKS = 8
+"""Blocks of the largest cluster."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Who works on a row: `ranks` blocks of `threads`, which keep `held` loads each in registers, or read
-    the row again in every pass where `held` is 0."""
+    """Who works on a row: `ranks` blocks of `threads`, which keep `held` loads of `words` times 4 bytes each
+    in registers, or read the row again in every pass where `held` is 0."""
 
     threads: int
     held: int
-    ranks: int
+    ranks: int = 1
+    words: int = 4
+
+    @property
+    def bytes(self) -> int:
+        """Of a row that is kept."""
+        return self.threads * self.held * self.words * 4 * self.ranks
 
 
-ONE_BLOCK = tuple(Shape(*x, 1) for x in ((256, 1), (512, 1), (1024, 1), (1024, 2), (1024, 4)))
-"""For rows of which each has a multiprocessor of its own: the quickest for one row, by size."""
-MANY_ROWS = tuple(Shape(*x, 1) for x in ((256, 1), (512, 1), (256, 4), (512, 4), (1024, 4)))
+ONE_BLOCK = tuple(
+    Shape(threads, held, words=words)
+    for threads, held, words in (
+        (512, 1, 1),
+        (1024, 1, 1),
+        (512, 1, 4),
+        (1024, 1, 4),
+        (1024, 2, 4),
+        (1024, 4, 4),
+    )
+)
+"""For rows of which each has a multiprocessor of its own: the quickest for one row, by size. Short ones are
+dealt out to many threads, as the work of a thread on each of its keys takes longest."""
+MANY_ROWS = tuple(Shape(*x) for x in ((256, 1), (512, 1), (256, 4), (512, 4), (1024, 4)))
 """For more rows than multiprocessors: the most rows in flight."""
 
 
 def shape_of(rows: int, blocks: int, dtype: torch.dtype, processors: int) -> Shape:
     """The shape for `rows` of up to `blocks` scores on a GPU of so many multiprocessors, as measured on an
     H200 (`benchmarks.kernels`)."""
-    loads = -(-blocks * dtype.itemsize // LOAD)
+    size = blocks * dtype.itemsize
     for shape in ONE_BLOCK if rows <= processors else MANY_ROWS:
-        if loads <= shape.threads * shape.held:
+        if size <= shape.bytes:
             return shape
     largest = ONE_BLOCK[-1]
     ranks = 2
-    while ranks < MOST_RANKS and loads > largest.threads * largest.held * ranks:
+    while ranks < MOST_RANKS and size > largest.bytes * ranks:
         ranks *= 2
     if rows * ranks > processors:
-        return Shape(largest.threads, 0, 1)
-    holds = loads <= largest.threads * largest.held * ranks
-    return Shape(largest.threads, largest.held if holds else 0, ranks)
+        return Shape(largest.threads, 0)
+    return Shape(largest.threads, largest.held if size <= largest.bytes * ranks else 0, ranks)
 
 
 class Selector:
@@ -163,6 +179,7 @@ def _launch(
         ctypes.byref(job),
         shape.threads,
         shape.held,
+        shape.words,
         shape.ranks,
         cuda.stream(),
     )

@@ -4,7 +4,7 @@ VORTEX_DEVICE=cuda the kernel."""
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -238,12 +238,12 @@ def test_scores_of_another_kind_are_refused() -> None:
 def test_shapes_hold_a_row(rows: int, dtype: torch.dtype) -> None:
     for blocks in (1, 100, 2048, 8191, 8192, 8193, 32768, 131072):
         shape = shape_of(rows, blocks, dtype, 132)
-        room = shape.threads * shape.held * shape.ranks * topk.LOAD // dtype.itemsize
+        room = shape.bytes // dtype.itemsize
         assert shape.ranks <= topk.MOST_RANKS
         assert shape.held == 0 or room >= blocks
 
 
-SHAPES = (*dict.fromkeys(topk.ONE_BLOCK + topk.MANY_ROWS), Shape(1024, 0, 1))
+SHAPES = (*dict.fromkeys(topk.ONE_BLOCK + topk.MANY_ROWS), Shape(1024, 0))
 SHAPES += (Shape(1024, 4, 2), Shape(1024, 4, 8), Shape(1024, 0, 2), Shape(1024, 0, 8))
 
 
@@ -251,7 +251,7 @@ SHAPES += (Shape(1024, 4, 2), Shape(1024, 4, 8), Shape(1024, 0, 2), Shape(1024, 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("dtype", SCORES, ids=str)
 def test_every_shape(shape: Shape, dtype: torch.dtype) -> None:
-    room = shape.threads * (shape.held or 3) * shape.ranks * topk.LOAD // dtype.itemsize
+    room = replace(shape, held=shape.held or 3).bytes // dtype.itemsize
     sizes = [Request(room, 300), Request(room - 5, room // 2), Request(40, 10), Request(7, 7)]
     case = Case(sizes, 2, 1, 2, shared=True, spare=0)
     dims = case.size.rows, case.size.blocks

@@ -146,7 +146,7 @@ def test_a_prologue_of_queries_starts_the_scores_and_nothing_else_does() -> None
     assert "follow(EARLY)" not in prologue
     assert prologue.index("fetch(q") < prologue.index("lead(EARLY)") < prologue.index("tl.load(")
     assert "lead(EARLY)" not in scores
-    assert scores.index("follow(EARLY)") < scores.index("finish_block(")
+    assert scores.index("fetch_block(") < scores.index("follow(EARLY)") < scores.index("finish_block(")
     assert scores.index("tl.load((field_f0") < scores.rindex("follow(EARLY)") < scores.index("tile_1(")
 
 

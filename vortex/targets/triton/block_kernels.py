@@ -13,7 +13,7 @@ from vortex.targets.triton.layout import Layout
 from vortex.targets.triton.schedule import Schedule, StagePlan
 from vortex.targets.triton.tiles import NEUTRAL, without_unused
 
-Frame = Callable[[Body, str, str, bool], Body]
+Frame = Callable[[Body, str, str, str, bool], Body]
 PIECE = ("request", "start", "row", "place", "valid", "block")
 """What a tile's function is given of its piece of work."""
 
@@ -62,10 +62,10 @@ def block_kernel(
 
 
 def _frame(made: Kernel, reads: list[tuple[str, str]]) -> Frame:
-    """The kernel that calls a tile's function. `finish`: what further programs do, one a row. `first`: what
-    is before it may be the plan."""
+    """The kernel that calls a tile's function. `finish`: what more programs do, one a row, the first of the
+    grid; `fetch`: what they do before they wait. `first`: what is before it may be the plan."""
 
-    def frame(tile: Body, call: str, finish: str, first: bool) -> Body:
+    def frame(tile: Body, call: str, fetch: str, finish: str, first: bool) -> Body:
         ids = (
             "tl.load(table + {0}row // SHARE * BLOCKS + {0}start + lane, "
             "mask={0}start + lane < BLOCKS, other=0)"
@@ -86,12 +86,13 @@ def _frame(made: Kernel, reads: list[tuple[str, str]]) -> Frame:
         lines = [*made.head.lines, *(["    follow(EARLY)"] if first else [])]
         if finish:
             lines += [
-                "    turn, turns = tl.program_id(0), tl.num_programs(0) - (rows if SUMMARIES else 0)",
-                "    if turn >= turns:",
-                "        row = tl.cast(turn - turns, tl.int64)",
-                *(["        follow(EARLY)"] if not first else []),
+                "    beside = rows if SUMMARIES else 0",
+                "    turn, turns = tl.maximum(tl.program_id(0) - beside, 0), tl.num_programs(0) - beside",
+                "    if tl.program_id(0) < beside:",
+                "        row = tl.cast(tl.program_id(0), tl.int64)",
+                *([] if first else ["        if EARLY:", f"            {fetch}", "        follow(EARLY)"]),
                 f"        {finish}",
-                f"    items = tl.where(turn < turns, {items}, 0)",
+                f"    items = tl.where(tl.program_id(0) < beside, 0, {items})",
             ]
         else:
             lines += ["    turn, turns = tl.program_id(0), tl.num_programs(0)", f"    items = {items}"]

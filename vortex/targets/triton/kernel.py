@@ -14,6 +14,9 @@ from vortex.targets.triton.schedule import Schedule, StagePlan
 from vortex.targets.triton.tiles import Area, Shape, without_unused
 from vortex.targets.triton.writer import TileWriter
 
+LINE = 64
+"""Numbers of 16 bits in a line of the cache."""
+
 
 @dataclass(frozen=True)
 class Body:
@@ -151,6 +154,12 @@ class Kernel:
 def query_of_row(heads: int) -> str:
     """Where the query heads of a row start."""
     return f"q + request.to(tl.int64) * q_request + row % HEADS * {heads} * q_head"
+
+
+def fetch(first: str, stride: str, rows: int, cols: int) -> str:
+    """A call for a matrix that is soon read."""
+    room = power_of_two(rows), power_of_two(-(-cols // LINE))
+    return f"fetch({first}, {stride}, {rows}, {cols}, {LINE}, {room})"
 
 
 def widest_of(tiles: Iterable[Tile], lines: list[str]) -> int:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from vortex.graph.model import Ref
-from vortex.ops.emit import How, Tile, power_of_two
-from vortex.targets.triton.kernel import Body, Kernel, ops_of, plus, query_of_row, row_value, save, widest_of
+from vortex.ops.emit import How, Tile
+from vortex.targets.triton.kernel import (
+    Body,
+    Kernel,
+    fetch,
+    ops_of,
+    plus,
+    query_of_row,
+    row_value,
+    save,
+    widest_of,
+)
 from vortex.targets.triton.layout import Layout
 from vortex.targets.triton.schedule import Schedule, StagePlan
 from vortex.targets.triton.tiles import NEUTRAL, Area
 from vortex.targets.triton.writer import TileWriter
-
-LINE = 64
-"""Numbers of 16 bits in a line of the cache."""
 
 
 def row_lines(
@@ -149,10 +156,9 @@ def _fetch_query(layout: Layout, reads: list[str]) -> list[str]:
     where = query_of_row(heads)
     if not any(where in line for line in reads):
         return []
-    room = power_of_two(heads), power_of_two(-(-cols // LINE))
     return [
         "    if EARLY:",
         "        for at in range(tl.program_id(0), rows, tl.num_programs(0)):",
         "            row, request = at, at // HEADS",
-        f"            fetch({where}, q_head, {heads}, {cols}, {LINE}, {room})",
+        f"            {fetch(where, 'q_head', heads, cols)}",
     ]

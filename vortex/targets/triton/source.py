@@ -12,7 +12,7 @@ from vortex.targets.triton.kernel import Body
 from vortex.targets.triton.layout import Layout
 from vortex.targets.triton.row_kernels import prologue, row_kernel
 from vortex.targets.triton.schedule import Schedule, StagePlan
-from vortex.targets.triton.summary import finish_function, summary_function
+from vortex.targets.triton.summary import fetch_function, finish_function, summary_function
 from vortex.targets.triton.tiles import Shape, without_unused
 
 _CONSTANTS = (
@@ -102,6 +102,11 @@ def generate(schedule: Schedule, layout: Layout, tensor_cores: bool) -> ModuleSo
         text, names = _function(finishing, compiled.geometry.block_size, schedule, "row")
         functions.append(text)
         finish_call = f"finish_block({', '.join(('row', *names))})"
+    fetch_call = ""
+    if beside:
+        text, names = _function(fetch_function(schedule), compiled.geometry.block_size, schedule, "row")
+        functions.append(text)
+        fetch_call = f"fetch_block({', '.join(('row', *names))})"
     size, largest, scratch = (summary.widest, summary.finished, summary.scratch) if summary else (1, 1, 0)
     first = next((stage for stage in stages if stage.number == 0), None)
     if first is not None or (finish_call and not beside):
@@ -118,8 +123,10 @@ def generate(schedule: Schedule, layout: Layout, tensor_cores: bool) -> ModuleSo
             tile, given, frame = of_blocks[stage.number]
             text, names = _function(tile, compiled.geometry.block_size, schedule, *given)
             functions.append(text)
-            finish = finish_call if beside and stage.number == min(of_blocks) else ""
-            body = frame(tile, f"{tile.name}({', '.join((*given, *names))})", finish, not kernels)
+            fetch, finish = (
+                (fetch_call, finish_call) if beside and stage.number == min(of_blocks) else ("", "")
+            )
+            body = frame(tile, f"{tile.name}({', '.join((*given, *names))})", fetch, finish, not kernels)
             if finish:
                 body = replace(body, finished=largest, held=size)
         kernels.append(_kernel(body, schedule, stage))

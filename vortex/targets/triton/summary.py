@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vortex.graph.model import Format, Ref, RefKind, Stage
 from vortex.ops.emit import Tile
-from vortex.targets.triton.kernel import Body, Kernel, pool, widest_of
+from vortex.targets.triton.kernel import Body, Kernel, fetch, pool, widest_of
 from vortex.targets.triton.layout import Layout
 from vortex.targets.triton.schedule import Schedule
 from vortex.targets.triton.tiles import Area
@@ -48,6 +48,15 @@ class _Summary(Kernel):
         return self.done[ref]
 
 
+_FINISHED = (
+    "    length = tl.load(seq_len + row // HEADS)",
+    "    if (length > 0) & (length % BLOCK_SIZE == 0):",
+    "        last = tl.load(table + row // SHARE * BLOCKS + length // BLOCK_SIZE - 1)",
+    "        block = last.to(tl.int64) * SHARE + row % SHARE",
+)
+"""Of a row whose token finishes a block: which one."""
+
+
 def summary_function(schedule: Schedule, layout: Layout, as_read: bool = False) -> Body | None:
     """The cache stage, as a function of the block's id; `as_read`: see `TileLines`."""
     if not schedule.compiled.cache:
@@ -79,14 +88,26 @@ def finish_function(schedule: Schedule, summary_call: str) -> Body | None:
         return None
     lines = [
         *zero.head.lines,
-        "    length = tl.load(seq_len + row // HEADS)",
-        "    if (length > 0) & (length % BLOCK_SIZE == 0):",
-        "        last = tl.load(table + row // SHARE * BLOCKS + length // BLOCK_SIZE - 1)",
-        "        block = last.to(tl.int64) * SHARE + row % SHARE",
+        *_FINISHED,
         *([f"        {summary_call}"] if summary_call else []),
         *zero.area.lines,
     ]
     return Body("finish_block", "The summary of the block that the row's token finishes.", tuple(lines), 1, 0)
+
+
+def fetch_function(schedule: Schedule) -> Body:
+    """For the tokens of that block to be in the second level of the cache when they are summarised."""
+    graph = schedule.compiled.graph
+    refs = {ref for step in schedule.compiled.cache for ref in step.node.inputs if ref.kind is RefKind.FIELD}
+    lines = list(_FINISHED)
+    for ref in sorted(refs, key=lambda ref: ref.name):
+        if ref.name in schedule.injected:
+            found = graph.type_of(Stage.CACHE, ref)
+            lines.append(
+                f"        {fetch(pool(ref.name), f'{ref.name}_slot', found.rows.hint, found.cols.hint)}"
+            )
+    doc = "Bring the tokens of the block that the row's token finishes nearer."
+    return Body("fetch_block", doc, tuple(lines), 1, 0)
 
 
 def saved_fields(schedule: Schedule) -> dict[str, tuple[int, int]]:
