@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks.kernels.cases import (
-    FLOWS,
+    GLM_47_FLASH,
     QWEN3_8B,
     Case,
     Model,
@@ -21,7 +22,7 @@ from benchmarks.kernels.cases import (
 from benchmarks.kernels.layer import SparseLayers
 from benchmarks.kernels.report import tables
 from benchmarks.kernels.results import Results, merged
-from vortex.runtime.crossover import KEYS_AND_VALUES, layer_costs
+from vortex.runtime.crossover import KEYS_AND_VALUES, LATENTS, layer_costs
 from vortex.runtime.decode import step_size
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks"
@@ -44,23 +45,36 @@ def test_a_later_run_replaces_what_it_measured_again() -> None:
     assert both.sparse == first.sparse
 
 
+MEASURED = re.compile(
+    r"(?P<flow>\w+) (?P<model>[\w.-]+) (?P<context>\d+)K x (?P<batch>\d+): dense (?P<dense>[\d.]+) "
+    r"\(model (?P<dense_us>[\d.]+)\), sparse (?P<sparse>[\d.]+) \(model (?P<sparse_us>[\d.]+)\)"
+    r"(?P<wrong> WRONG)?"
+)
+RATES = {QWEN3_8B.name: (QWEN3_8B, KEYS_AND_VALUES), GLM_47_FLASH.name: (GLM_47_FLASH, LATENTS)}
+
+
 def test_the_crossover_decides_as_was_measured() -> None:
-    results, decided = recorded(), []
-    for row in results.sparse:
-        dense = results.best_dense(row.model, row.context, row.batch)
-        if row.model != QWEN3_8B.name or row.flow not in FLOWS.values() or dense is None:
-            continue
-        config = config_of(row.flow, QWEN3_8B)
-        graph, geometry, heads = graph_of(config, QWEN3_8B), QWEN3_8B.geometry, QWEN3_8B.heads
-        tokens = row.context
+    """Every layer of the page, by the coefficients that the plan has."""
+    wrong = dict.fromkeys(RATES, 0)
+    found = list(MEASURED.finditer((PAGE / "crossover.md").read_text(encoding="utf-8")))
+    for row in found:
+        (model, rates), batch = RATES[row["model"]], int(row["batch"])
+        config = config_of(row["flow"], model)
+        graph, geometry, heads = graph_of(config, model), model.geometry, model.heads
+        tokens = int(row["context"]) * 1024
         size = step_size(
-            graph, geometry, config, requests=row.batch, heads=heads, tokens=tokens, share=heads, device="cpu"
+            graph, geometry, config, requests=batch, heads=heads, tokens=tokens, share=heads, device="cpu"
         )  # fmt: skip
-        costs = layer_costs(graph, geometry, size, 2, 2, int(row.launches), KEYS_AND_VALUES)
         scored = size.blocks - size.bos - size.eos
-        dense_us, sparse_us = costs.times(*(row.batch * each for each in (size.blocks, scored, 64)))
-        decided.append((dense_us <= sparse_us) == (dense.timing.us <= row.timing.us))
-    assert decided == [True] * 40
+        costs = layer_costs(graph, geometry, size, 2, 2, 4, rates)
+        dense_us, sparse_us = costs.times(*(batch * each for each in (size.blocks, scored, 64)))
+        assert float(row["dense_us"]) == pytest.approx(float(dense_us), rel=0.01)
+        assert float(row["sparse_us"]) == pytest.approx(float(sparse_us), rel=0.01)
+        right = (dense_us <= sparse_us) == (float(row["dense"]) <= float(row["sparse"]))
+        assert right == (row["wrong"] is None)
+        wrong[row["model"]] += not right
+    assert len(found) == 56
+    assert wrong == {QWEN3_8B.name: 0, GLM_47_FLASH.name: 3}
 
 
 @pytest.fixture(scope="module")
