@@ -95,8 +95,9 @@ __device__ __forceinline__ void locate(const Args& a, const Item& it, int found,
 }
 
 // Programmatic dependent launch: this grid starts while the one before it ends. What that one writes may be read
-// after this, and nothing may be written before. What older kernels wrote is there from the start, because each
-// of them waits here before it lets the next one start: the plan, the table, q, keys and values.
+// after this, and nothing may be written before. What older kernels wrote is there from the start (the plan, the
+// table, q, keys and values): the one before this one waited before it let this one start, for a kernel that came
+// after them. plan.cu says more.
 __device__ __forceinline__ void wait_for_previous_kernel() {
   asm volatile("griddepcontrol.wait;\ngriddepcontrol.launch_dependents;\n" ::: "memory");
 }

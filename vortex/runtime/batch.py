@@ -57,14 +57,14 @@ class DeviceBatch:
 
     def begin(self) -> None:
         """Plan the step of one more token of every request."""
+        for layer_id, blocks in self.prompts.items():  # before the plan: see `DeviceDecode.summarize`
+            self.decode.summarize(layer_id, blocks)
+        self.prompts = {}
         self.seq_len += 1
         self.decode.plan(self.seq_len, self.requests)
 
     def attend(self, layer_id: int, q: torch.Tensor, scale: float) -> torch.Tensor:
         """See `DeviceDecode.attend`."""
-        prompt = self.prompts.pop(layer_id, None)
-        if prompt is not None:
-            self.decode.summarize(layer_id, prompt)
         return self.decode.attend(layer_id, q, scale)
 
     def _build(self, pages: PageTable, room: int = 1) -> None:

@@ -148,8 +148,9 @@ class DeviceDecode:
         return out
 
     def summarize(self, layer_id: int, blocks: slice | torch.Tensor) -> None:
-        """The cache stage of a layer for these block ids, for prefill. Fields that the indexer saves and the
-        cache stage does not write start at zero."""
+        """The cache stage of a layer for these block ids, for prefill, before the plan of a step that scores
+        them: scores read fields before they wait for the kernels in front. Fields that the indexer saves and
+        the cache stage does not write start at zero."""
         layer = self.layers[layer_id]
         clear(layer, self.saved, blocks)
         self.program.summarize(layer, blocks)

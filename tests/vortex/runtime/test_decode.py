@@ -117,6 +117,16 @@ def check_lists(run: Run) -> int:
     return checked
 
 
+def test_prompts_are_summarised_before_the_step_is_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores read fields before they wait for the kernels in front, but never before the plan is done."""
+    run, done = Run(case_of("block_sparse_attention"), "triton"), []
+    for name in ("summarize", "plan"):
+        monkeypatch.setattr(run.device.decode, name, lambda *given, name=name: done.append(name))
+    run.session.begin_step()
+    run.session.begin_step()
+    assert done == ["summarize", "plan", "plan"]
+
+
 @pytest.mark.parametrize(
     "flow", [flow if flow in QUICK else pytest.param(flow, marks=pytest.mark.full) for flow in NAMED]
 )

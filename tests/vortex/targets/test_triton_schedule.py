@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -165,6 +166,9 @@ def test_registers_are_limited_where_a_tile_of_blocks_fits() -> None:
     assert buffers.register_limit(latents, 32, 8) == 64
     assert buffers.register_limit(latents, 64, 8) is None
     assert buffers.register_limit(centroid, 32, 8) is None
+    assert latents.stage is not None
+    saving = replace(latents, stage=replace(latents.stage, saves=[0]))
+    assert buffers.register_limit(saving, 32, 8) is None
 
 
 def test_blocks_are_read_before_the_prologue_is_done_unless_they_are_saved() -> None:

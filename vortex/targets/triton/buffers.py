@@ -66,9 +66,13 @@ def _fewest_warps(kernel: KernelSource) -> int:
 
 def register_limit(kernel: KernelSource, blocks: int, num_warps: int) -> int | None:
     """Registers of a thread that leave room for all warps of a multiprocessor, where a tile of numbers of
-    16 bits fits into them: so that as many blocks as can be are read before the kernel in front is done."""
+    16 bits fits into them: so that as many blocks as can be are read before the kernel in front is done. Not
+    where a tile is kept for more than its scores."""
     numbers = max(kernel.widest * blocks, 2 * kernel.held)  # summaries are in float32
-    if kernel.shape != "vector" or numbers > FITTING * 32 * num_warps:
+    stage = kernel.stage
+    if kernel.shape != "vector" or stage is None or stage.saves or stage.statistics or stage.kept:
+        return None
+    if numbers > FITTING * 32 * num_warps:
         return None
     return PARTITIONS * REGISTERS // (32 * MOST_WARPS)
 

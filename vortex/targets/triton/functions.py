@@ -31,7 +31,7 @@ def follow(EARLY: tl.constexpr):
     "lead": '''
 @triton.jit
 def lead(EARLY: tl.constexpr):
-    """Let the next kernel start, then wait for the one before this one: it finds all but these two done."""
+    """Let the next kernel start, then wait for the one before: it finds what is older than the step."""
     if EARLY:
         gdc_launch_dependents()
         gdc_wait()

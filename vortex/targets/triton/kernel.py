@@ -15,7 +15,7 @@ from vortex.targets.triton.tiles import Area, Shape, without_unused
 from vortex.targets.triton.writer import TileWriter
 
 LINE = 64
-"""Numbers of 16 bits in a line of the cache."""
+"""Numbers of 16 bits in a line of the cache. Of wider ones half of the lines are fetched."""
 
 
 @dataclass(frozen=True)

@@ -103,12 +103,12 @@ def generate(schedule: Schedule, layout: Layout, tensor_cores: bool) -> ModuleSo
         functions.append(text)
         finish_call = f"finish_block({', '.join(('row', *names))})"
     fetch_call = ""
-    if beside:
+    first = next((stage for stage in stages if stage.number == 0), None)
+    if beside and first is not None:
         text, names = _function(fetch_function(schedule), compiled.geometry.block_size, schedule, "row")
         functions.append(text)
         fetch_call = f"fetch_block({', '.join(('row', *names))})"
     size, largest, scratch = (summary.widest, summary.finished, summary.scratch) if summary else (1, 1, 0)
-    first = next((stage for stage in stages if stage.number == 0), None)
     if first is not None or (finish_call and not beside):
         body = prologue(schedule, layout, exact, tensor_cores, first, "" if beside else finish_call)
         if finish_call and not beside:

@@ -307,7 +307,6 @@ class TileLines:
         numel = x.rows * x.cols
         self.scratch = max(self.scratch, numel)
         base = "mine" if not x.blocks else f"mine + {self.index(0, 0)} * {numel}"
-        inside = "valid" if x.blocks else ""
         self.barrier()
         self.store(base, x)
         self.barrier()
@@ -323,7 +322,6 @@ class TileLines:
             guard = f"mask=({shape} == 0) & {mask}, other=0.0"
             parts.append(Part(self.let(f"tl.load({base} + {shape} + {place}, {guard})"), count, width))
             first += count
-        del inside
         return self.counted(Tile(rows, tuple(parts), x.blocks))
 
 

@@ -6,9 +6,9 @@ from vortex.ops.emit import How, Part, Tile, power_of_two
 from vortex.targets.triton.products import ProductLines
 from vortex.targets.triton.tiles import NEUTRAL, PAIR
 
-WIDE_ROW, MOST_ROWS = 2**8, 2**6
+WIDE_ROW, MOST_ROWS = 2**8, 2**5
 """Columns, at least, of a matrix in memory whose rows are combined as they are read, so that warps read many
-bytes at a time; its rows, at most, as the loop over them is unrolled."""
+bytes at a time; its rows, at most: they are read at a time, by an unrolled loop."""
 
 
 class TileWriter(ProductLines):
