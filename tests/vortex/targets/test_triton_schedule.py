@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
@@ -166,9 +165,11 @@ def test_registers_are_limited_where_a_tile_of_blocks_fits() -> None:
     assert buffers.register_limit(latents, 32, 8) == 64
     assert buffers.register_limit(latents, 64, 8) is None
     assert buffers.register_limit(centroid, 32, 8) is None
-    assert latents.stage is not None
-    saving = replace(latents, stage=replace(latents.stage, saves=[0]))
-    assert buffers.register_limit(saving, 32, 8) is None
+    for head_dim, limit in (128, 64), (256, None):
+        at = Geometry(16, head_dim, 4)
+        flow = "running_avg_block_sparse"
+        saving = TritonProgram(load_graph(flow, geometry=at), at, "bfloat16").module.kernels[-1]
+        assert buffers.register_limit(saving, 4096 // head_dim, 4) == limit
 
 
 def test_blocks_are_read_before_the_prologue_is_done_unless_they_are_saved() -> None:

@@ -26,6 +26,8 @@ MOST_PROGRAMS, MOST_WARPS, PARTITIONS, REGISTERS = 24, 32, 4, 2**14
 """Of one multiprocessor: programs and warps that are started on it; its partitions, and registers of each."""
 FITTING = 80
 """Numbers of 16 bits of the widest tile that a thread holds in 64 registers, beside all else."""
+FITTING_MORE = 128
+"""Numbers of a block, at most, where that is so of kernels that do more than score: at 256 they spill."""
 INTERPRETED_PROGRAMS = 3
 
 
@@ -66,13 +68,15 @@ def _fewest_warps(kernel: KernelSource) -> int:
 
 def register_limit(kernel: KernelSource, blocks: int, num_warps: int) -> int | None:
     """Registers of a thread that leave room for all warps of a multiprocessor, where a tile of numbers of
-    16 bits fits into them: so that as many blocks as can be are read before the kernel in front is done. Not
-    where a tile is kept for more than its scores."""
+    16 bits fits into them: so that as many blocks as can be are read before the kernel in front is done."""
     numbers = max(kernel.widest * blocks, 2 * kernel.held)  # summaries are in float32
     stage = kernel.stage
-    if kernel.shape != "vector" or stage is None or stage.saves or stage.statistics or stage.kept:
-        return None
-    if numbers > FITTING * 32 * num_warps:
+    more = stage is not None and bool(stage.saves or stage.statistics or stage.kept)
+    if (
+        kernel.shape != "vector"
+        or numbers > FITTING * 32 * num_warps
+        or (more and kernel.widest > FITTING_MORE)
+    ):
         return None
     return PARTITIONS * REGISTERS // (32 * MOST_WARPS)
 
