@@ -8,9 +8,10 @@
 // (griddepcontrol.wait): the plan is complete when any kernel after it starts. Therefore it is launched like
 // any other kernel, when all before it is complete, and never lets its dependents start early
 // (griddepcontrol.launch_dependents): they start when all of its threads have ended, and a fence is the last
-// thing that these do, so that a kernel that does not wait sees what they wrote, and the summaries of prompts, which
-// are older. What is newer than the plan, the query and the new tokens, needs more: a kernel waits before it lets its dependents start early, so that these find
-// all done but that kernel. The prologue alone may start the scores at once, and they wait before they read such.
+// thing that these do, so that a kernel that does not wait sees what they wrote. So it is with the summaries of
+// prompts, which are made before the plan. What is newer, the query and the new tokens, needs more: a kernel waits
+// before it lets its dependents start early, so that these find all done but that kernel. The prologue alone may
+// start the scores at once, and they wait before they read such.
 #include <cuda_runtime.h>
 
 namespace {
