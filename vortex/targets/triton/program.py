@@ -199,7 +199,7 @@ class TritonProgram(CompiledGraph):
             "CHUNK": size.chunk,
             "NARROW": self._narrow(q, layer),
             "SUMMARIES": summaries,
-            "EARLY": starts_early(q.device) and size.eos > 0,
+            "EARLY": starts_early(q.device),
         }
 
     def _narrow(self, q: torch.Tensor, layer: LayerCache) -> int:
