@@ -201,8 +201,8 @@ __device__ __forceinline__ float column_sum(float x) {
 // How the parts of a row are merged. Each is written, then announced: `state` counts announcements in its low
 // half. Columns are cut into slices, the first ones of a row's parts are responsible for one each. A part that
 // cannot wait until all have been announced sets its bit in the high half, and the last one to be announced
-// takes over its slice: nobody depends on a program that may not be running. `left` counts those who are done;
-// the last one clears the ticket.
+// takes over its slice: nobody depends on a program that may not be running. `left` counts those who know their
+// slices; the last one clears the ticket.
 struct Ticket {
   unsigned long long state;
   unsigned left, unused;
@@ -242,7 +242,8 @@ __device__ __forceinline__ void merge(const Args& a, const Item& it, Ticket* tic
   __syncthreads();
   if (threadIdx.x == 0) *flag = slices_of(ticket, it.part - it.begin, it.pieces, patient);
   __syncthreads();
-  unsigned slices = *flag;
+  unsigned slices = *flag, before = 0;
+  if (threadIdx.x == 0) before = atomicAdd(&ticket->left, 1u);  // is on its way while slices are merged
   if (slices) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
     const long first = (long(it.begin) * a.heads + it.head) * a.group + head, step = long(a.heads) * a.group;
@@ -286,7 +287,7 @@ __device__ __forceinline__ void merge(const Args& a, const Item& it, Ticket* tic
     }
   }
   __syncthreads();
-  if (threadIdx.x == 0 && atomicAdd(&ticket->left, 1u) == it.pieces - 1) *ticket = {};
+  if (threadIdx.x == 0 && before == it.pieces - 1) *ticket = {};
 }
 
 template <class Kernel, class... Given>

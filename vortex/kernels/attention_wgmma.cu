@@ -251,6 +251,8 @@ __device__ __forceinline__ void merge_parts(const Args& a, const Item& it, Ticke
   sync(1, RESULT_THREADS);
   if (thread == 0) *flag = slices_of(ticket, it.part - it.begin, it.pieces, patient);
   sync(1, RESULT_THREADS);
+  unsigned before = 0;
+  if (thread == 0) before = atomicAdd(&ticket->left, 1u);  // is on its way while slices are merged
   constexpr int VECTORS = VALUES / 4, MANY = HEADS > 32 ? 4 : 8, TOGETHER = 16 / MANY;
   const int step = a.heads * a.group;
   const long first = (long(it.begin) * a.heads + it.head) * a.group + head;
@@ -307,8 +309,7 @@ __device__ __forceinline__ void merge_parts(const Args& a, const Item& it, Ticke
       }
     }
   }
-  sync(1, RESULT_THREADS);
-  if (thread == 0 && atomicAdd(&ticket->left, 1u) == it.pieces - 1) *ticket = {};
+  if (thread == 0 && before == it.pieces - 1) *ticket = {};
 }
 
 struct Barriers {

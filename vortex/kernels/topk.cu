@@ -306,6 +306,17 @@ template <int THREADS, bool CLUSTER> struct Team {
     static __device__ uint2 reduced(uint2 part) {
         return {__reduce_add_sync(ALL, part.x), __reduce_add_sync(ALL, part.y)};
     }
+
+    // The same in a block alone, of numbers of 16 bits in the halves of a word that each warp has a total of.
+    struct Halves {
+        u32 warps, own;
+    };
+    __device__ Halves halves(u32 total) const {
+        if (lane == 0) shared.totals[warp] = total;
+        __syncthreads();
+        const u32 own = lane < WARPS ? shared.totals[lane] : 0;
+        return {__reduce_add_sync(ALL, lane < warp ? own : 0), __reduce_add_sync(ALL, own)};
+    }
 };
 
 __device__ u32 scan(u32 value, int lane) {
@@ -314,6 +325,24 @@ __device__ u32 scan(u32 value, int lane) {
         if (lane >= d) value += other;
     }
     return value;
+}
+
+// Marked bits of the lanes before this one and of all, each half of a word by itself; `COUNT` bits a half.
+template <int COUNT> __device__ uint2 counted(u32 marks, int lane) {
+    uint2 out = {0, 0};
+    if constexpr (COUNT <= 2) {
+#pragma unroll
+        for (int i = 0; i < COUNT; ++i) {
+            const u32 low = __ballot_sync(ALL, marks >> i & 1), high = __ballot_sync(ALL, marks >> (16 + i) & 1);
+            const u32 below = (1u << lane) - 1;
+            out.x += __popc(low & below) | __popc(high & below) << 16;
+            out.y += __popc(low) | __popc(high) << 16;
+        }
+    } else {
+        const u32 own = __popc(marks & 0xFFFF) | __popc(marks >> 16) << 16, through = scan(own, lane);
+        out = {through - own, __shfl_sync(ALL, through, 31)};
+    }
+    return out;
 }
 
 // The threshold of the k best keys; of them `allowed` may be others of the k-th key's bin.
@@ -445,7 +474,7 @@ __global__ void __launch_bounds__(THREADS, resident(THREADS, HELD)) select(const
     const int reserved = listing && team.rank == 0 ? bos + step.eos : 0;
     auto reserved_place = [&](int i) { return i < bos ? i : last - bos + i; };
     // Where a thread keeps one load of scores, the ids of their places.
-    constexpr int OWN_IDS = HELD == 1 ? COUNT : 0;
+    constexpr int OWN_IDS = HELD == 1 && !CLUSTER ? COUNT : 0;
     int ids[OWN_IDS + 1];
     const int own = start * COUNT;
     if (OWN_IDS >= 4 && listing && reinterpret_cast<size_t>(table) % sizeof(int4) == 0 &&
@@ -490,46 +519,63 @@ __global__ void __launch_bounds__(THREADS, resident(THREADS, HELD)) select(const
             bits |= settled(marks(rows[s].vector(j), thresholds[s]), rows[s].place(j), thresholds[s].until);
         return bits;
     };
-    u32 above = 0, ties = 0;
-    for_vectors<HELD>(vectors, [&](int j) {
-        const u32 bits = marked(j);
-        above += __popc(bits & 0xFFFF), ties += __popc(bits >> 16);
-    });
-    const auto sums = team.sums(above, ties);
-
-    // The chosen places, by rank; those of this block begin at `from`. The bins are free to hold them.
     const u32 need = SELECTIONS > 1 ? 0 : thresholds[0].need, front = listing ? bos : 0;
-    const u32 from = sums.blocks.x + min(sums.blocks.y, need);
-    const u32 to = sums.blocks.x + sums.own.x + min(sums.blocks.y + sums.own.y, need);
-    constexpr bool ALL_STAGED = HELD > 0 && THREADS * HELD * COUNT <= 2 * BINS;
-    u32* staged = shared.bins[0];
-    uint2 before = {sums.blocks.x + sums.warps.x, sums.blocks.y + sums.warps.y};
-    for_vectors<HELD>(vectors, [&](int j) {
-        const u32 bits = marked(j), own = __popc(bits & 0xFFFF) | __popc(bits >> 16) << 16;
-        if (!__any_sync(ALL, own)) return;
-        const u32 through = scan(own, team.lane), all = __shfl_sync(ALL, through, 31);
-        u32 x = before.x + (through & 0xFFFF) - (own & 0xFFFF), y = before.y + (through >> 16) - (own >> 16);
-        auto stage = [&](int i, auto name) {  // the chosen or undecided place i of the vector
+    int count = 0;  // of chosen blocks
+    if constexpr (OWN_IDS > 0) {
+        const u32 bits = marked(0);
+        const uint2 lanes = counted<COUNT>(bits, team.lane);
+        const auto sums = team.halves(lanes.y);
+        u32 x = (lanes.x + sums.warps) & 0xFFFF, y = (lanes.x + sums.warps) >> 16;
+        auto list_own = [&](int i) {  // the chosen or undecided place i
             const u32 rank = x + min(y, need);
             if (bits >> i & 1) ++x;
             else if (y++ >= need) return;
-            if (ALL_STAGED || rank - from < 2 * BINS) staged[rank - from] = name(rows[0].place(j) + i);
-            else put(front + rank, id(rows[0].place(j) + i));
-        };
-        if constexpr (OWN_IDS > 0) {
+            int id = ids[0];
 #pragma unroll
-            for (int i = 0; i < OWN_IDS; ++i)
-                if (bits >> i & 0x10001) stage(i, [&](int) { return ids[i]; });
+            for (int other = 1; other < COUNT; ++other) id = other == i ? ids[other] : id;
+            put(front + rank, id);
+        };
+        if constexpr (COUNT <= 2) {
+#pragma unroll
+            for (int i = 0; i < COUNT; ++i)
+                if (bits >> i & 0x10001) list_own(i);
         } else {
-            for (u32 left = (bits | bits >> 16) & 0xFFFF; left; left &= left - 1)
-                stage(__ffs(left) - 1, [](int place) { return place; });
+            for (u32 left = (bits | bits >> 16) & 0xFFFF; left; left &= left - 1) list_own(__ffs(left) - 1);
         }
-        before.x += all & 0xFFFF, before.y += all >> 16;
-    });
-    __syncthreads();
-    for (u32 i = threadIdx.x; i < min(to - from, 2 * BINS); i += THREADS)
-        put(front + from + i, OWN_IDS > 0 ? staged[i] : id(staged[i]));
-    const int count = sums.all.x + need;
+        count = (sums.own & 0xFFFF) + min(sums.own >> 16, need);
+    } else {
+        u32 above = 0, ties = 0;
+        for_vectors<HELD>(vectors, [&](int j) {
+            const u32 bits = marked(j);
+            above += __popc(bits & 0xFFFF), ties += __popc(bits >> 16);
+        });
+        const auto sums = team.sums(above, ties);
+        // The chosen places, by rank; those of this block begin at `from`. The bins are free to hold them.
+        const u32 from = sums.blocks.x + min(sums.blocks.y, need);
+        const u32 to = sums.blocks.x + sums.own.x + min(sums.blocks.y + sums.own.y, need);
+        constexpr bool ALL_STAGED = HELD > 0 && THREADS * HELD * COUNT <= 2 * BINS;
+        u32* staged = shared.bins[0];
+        uint2 before = {sums.blocks.x + sums.warps.x, sums.blocks.y + sums.warps.y};
+        for_vectors<HELD>(vectors, [&](int j) {
+            const u32 bits = marked(j);
+            if (!__any_sync(ALL, bits)) return;
+            const uint2 lanes = counted<COUNT>(bits, team.lane);
+            u32 x = before.x + (lanes.x & 0xFFFF), y = before.y + (lanes.x >> 16);
+            for (u32 left = (bits | bits >> 16) & 0xFFFF; left; left &= left - 1) {
+                const int i = __ffs(left) - 1, place = rows[0].place(j) + i;
+                const u32 rank = x + min(y, need);
+                if (bits >> i & 1) ++x;
+                else if (y++ >= need) continue;
+                if (ALL_STAGED || rank - from < 2 * BINS) staged[rank - from] = place;
+                else put(front + rank, id(place));
+            }
+            before.x += lanes.y & 0xFFFF, before.y += lanes.y >> 16;
+        });
+        __syncthreads();
+        for (u32 i = threadIdx.x; i < min(to - from, 2 * BINS); i += THREADS)
+            put(front + from + i, id(staged[i]));
+        count = sums.all.x + need;
+    }
     for (int i = threadIdx.x; i < reserved; i += THREADS)
         put(i < bos ? i : i + count, i < THREADS ? early : id(reserved_place(i)));
     if (reserved > 0 && threadIdx.x == 0)

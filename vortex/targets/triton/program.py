@@ -22,6 +22,7 @@ from vortex.targets.triton.buffers import (
     register_limit,
     resident,
     starts_early,
+    summary_warps,
     tile_slots,
     tiles_of_row,
     warps,
@@ -273,7 +274,7 @@ class TritonProgram(CompiledGraph):
             "SCRATCH": kernel.scratch,
             "scratch": torch.empty(max(1, kernel.scratch * grid), device=device),
         }
-        self._launch(kernel, given, grid, warps(kernel, 1))
+        self._launch(kernel, given, grid, summary_warps(kernel))
 
     def scores(self, q: torch.Tensor, layer: LayerCache, table: BlockIds, rows: SparseRows) -> torch.Tensor:
         """Of a step that is made for these rows; see `Program.scores`."""
