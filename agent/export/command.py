@@ -135,10 +135,11 @@ def _verify(
             markup=False,
         )
     if (served := verdict.served) is not None:
+        faster = f", {served.crossover_steps} dense to be faster" if served.crossover_steps else ""
         console.print(
             f"{served.engine} served {served.completion.completion_tokens} tokens after "
             f"{served.completion.prompt_tokens}: {served.sparse_steps} of {served.decode_steps} decode steps "
-            f"since its start were sparse, {served.blocks_read} of {served.blocks_total} blocks read",
+            f"since its start were sparse{faster}; {served.blocks_read} of {served.blocks_total} blocks read",
             markup=False,
         )
     if verdict.holds:

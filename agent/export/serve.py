@@ -25,7 +25,7 @@ SENTENCE = "The grass is green. The sky is blue. The sun is yellow. Here we go. 
 
 class Served(BaseModel):
     """What one request did. `sparse_steps` of the `decode_steps` since the start were sparse; they read
-    `blocks_read` of `blocks_total` blocks."""
+    `blocks_read` of `blocks_total` blocks. `crossover_steps` would have been, and are faster dense."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -34,6 +34,7 @@ class Served(BaseModel):
     graph: str
     decode_steps: int
     sparse_steps: int
+    crossover_steps: int = 0
     blocks_read: int
     blocks_total: int
 
@@ -44,8 +45,9 @@ class Served(BaseModel):
             found.append(f"the server decodes with graph {self.graph[:12]}, not {report.graph_hash[:12]}")
         if self.completion.completion_tokens != NEW:
             found.append(f"the server answered {self.completion.completion_tokens} of {NEW} tokens")
-        if self.sparse_steps < NEW - 1:  # the first token is the prefill's
-            found.append(f"only {self.sparse_steps} of {NEW - 1} decode steps were sparse")
+        decided = self.sparse_steps + self.crossover_steps
+        if decided < NEW - 1:  # the first token is the prefill's
+            found.append(f"only {decided} of {NEW - 1} decode steps were sparse, or dense to be faster")
         return found
 
 
@@ -71,6 +73,7 @@ def serve(
         graph=counters.graph,
         decode_steps=counters.decode_steps,
         sparse_steps=counters.sparse_steps,
+        crossover_steps=counters.crossover_steps,
         blocks_read=counters.blocks_read,
         blocks_total=counters.blocks_total,
     )

@@ -54,7 +54,9 @@ def served(report: ExportReport, **changes: object) -> Served:
     [
         ({}, None),
         ({"graph": "0" * 64}, "the server decodes with graph 000000000000, not "),
-        ({"sparse_steps": 0}, "only 0 of 15 decode steps were sparse"),
+        ({"sparse_steps": 0}, "only 0 of 15 decode steps were sparse, or dense to be faster"),
+        ({"sparse_steps": 0, "crossover_steps": NEW - 1}, None),
+        ({"sparse_steps": 3, "crossover_steps": 2}, "only 5 of 15 decode steps"),
         (
             {"completion": Completion(text="", prompt_tokens=900, completion_tokens=3)},
             "the server answered 3 of 16 tokens",

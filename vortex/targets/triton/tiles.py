@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Literal
 
 from vortex.ops.emit import How, Part, Tile, power_of_two
@@ -327,14 +329,12 @@ class TileLines:
 
 def without_unused(lines: list[str]) -> list[str]:
     """Lines whose name is never read are left out."""
+    words = [re.findall(r"\w+", line) for line in lines]
+    left = Counter(chain.from_iterable(words))
+    kept = list(range(len(lines)))
     while True:
-        text = "\n".join(lines)
-        kept = []
-        for line in lines:
-            found = _ASSIGNED.match(line)
-            if found and len(re.findall(rf"\b{found[1]}\b", text)) == 1:
-                continue
-            kept.append(line)
-        if len(kept) == len(lines):
-            return kept
-        lines = kept
+        unused = {at for at in kept if (found := _ASSIGNED.match(lines[at])) and left[found[1]] == 1}
+        if not unused:
+            return [lines[at] for at in kept]
+        left.subtract(chain.from_iterable(words[at] for at in unused))
+        kept = [at for at in kept if at not in unused]
