@@ -18,5 +18,6 @@ if __name__ == "__main__":  # the processes that SGLang starts import this file
     prompt = "The grass is green. The sky is blue. " * 200 + "The grass is"
     print(engine.generate(prompt, {"temperature": 0, "max_new_tokens": 16})["text"])
     seen = counters(engine)
-    print(f"{seen.sparse_steps} sparse steps read {seen.blocks_read} of {seen.blocks_total} blocks")
+    print(f"{seen.sparse_steps} sparse steps read {seen.blocks_read} of {seen.blocks_total} blocks,")
+    print(f"{seen.crossover_steps} more were dense, which is faster for few or short requests")
     engine.shutdown()
