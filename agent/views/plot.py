@@ -12,7 +12,7 @@ def save_plot(report: Report, path: Path) -> Path:
     """Draw accuracy over bytes: everything measured, the references, the front and its held-out intervals."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import ScalarFormatter
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     figure = Figure(figsize=(8, 5), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
@@ -52,15 +52,16 @@ def save_plot(report: Report, path: Path) -> Path:
             label="held-out prompts, 95% interval",
         )
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(ScalarFormatter())
-    axes.xaxis.set_minor_formatter(ScalarFormatter())
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("bytes per decode step / dense")
     axes.set_ylabel("RULER accuracy")
     axes.set_title(
         f"run {report.run}: {report.labels.get('model', '')} {report.labels.get('length', '')}".strip()
     )
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="lower right")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     return path
