@@ -15,7 +15,7 @@ if __name__ == "__main__":  # the processes that SGLang starts import this file
         mem_fraction_static=0.85,
         vortex=VortexConfig(module_name="gqa_quest_sparse_attention", topk_val=30, block_size=16),
     )
-    prompt = "The grass is green. The sky is blue. " * 200 + "The grass is"
+    prompt = "The grass is green. The sky is blue. " * 500 + "The grass is"
     print(engine.generate(prompt, {"temperature": 0, "max_new_tokens": 16})["text"])
     seen = counters(engine)
     print(f"{seen.sparse_steps} sparse steps read {seen.blocks_read} of {seen.blocks_total} blocks,")

@@ -50,12 +50,19 @@ class Served(BaseModel):
             found.append(f"only {decided} of {NEW - 1} decode steps were sparse, or dense to be faster")
         return found
 
+    @property
+    def notes(self) -> list[str]:
+        """What it leaves open."""
+        if self.sparse_steps or not self.crossover_steps:
+            return []
+        return ["no sparse step was served: dense is faster for this one request (dense_crossover)"]
+
 
 def serve(
     folder: Path, report: ExportReport, config: VortexConfig, model: Path, options: Sequence[str] = ()
 ) -> Served:
-    """Start the launch script on a free port, send a request that is long enough to be sparse, read the
-    counters, end the server. `options` are the server's. Raises ExportError."""
+    """Start the launch script on a free port, send a request that is long enough for the policy to be sparse,
+    read the counters, end the server. `options` are the server's. Raises ExportError."""
     prompt = SENTENCE * (1 + sparse_from(config, context(model)) // len(SENTENCE.split()))
     port = free_port()
     command = [str(folder.resolve() / LAUNCH), str(model.resolve()), *options]
@@ -90,8 +97,8 @@ def context(model: Path) -> int:
 
 
 def sparse_from(config: VortexConfig, longest: int) -> int:
-    """Tokens of a prompt whose answer is decoded sparsely from the first step to the last. Raises ExportError
-    where the model takes none of that length."""
+    """Tokens of a prompt whose answer the policy decodes sparsely from the first step to the last. Raises
+    ExportError where the model takes none of that length."""
     from vortex.budget import chosen_blocks, parse_policy
 
     policy = parse_policy(config.schedule_policy) if config.schedule_policy is not None else None

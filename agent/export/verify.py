@@ -77,7 +77,7 @@ def verify(
     return Verdict(
         name=report.name,
         problems=tuple(problems),
-        notes=tuple(_notes(again, report)),
+        notes=(*_notes(again, report), *(served.notes if served else ())),
         recorded=recorded,
         engine=again.engine,
         device=again.device,

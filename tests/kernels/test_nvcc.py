@@ -50,7 +50,7 @@ FILES: dict[str, Callable[[], str]] = {
 }
 IN_SAMPLE = ("plan", "lists")
 """Templates take half a minute each."""
-SPILLED = {"topk": 32, "topk of a Union, float32": 64, "attention, latent, warpgroups, 128 heads": 8}
+SPILLED = {"topk of a Union, float32": 64, "attention, latent, warpgroups, 128 heads": 8}
 """Bytes a thread, at most. The widest form of topk has 1,024 threads, which leaves 64 registers to each."""
 
 

@@ -125,7 +125,8 @@ def test_a_wrong_config_stops_the_server(tmp_path: Path, config: str, says: str)
 @pytest.mark.full
 def test_the_offline_example() -> None:
     """As it stands, but for what a machine without a GPU needs."""
-    path, options = str(EXAMPLES / "offline.py"), {**OPTIONS, "skip_tokenizer_init": False}
+    path = str(EXAMPLES / "offline.py")
+    options = {**OPTIONS, "skip_tokenizer_init": False, "max_total_tokens": 8192}
     program = (
         "import runpy, sglang, sys\n"
         f"real, sys.argv = sglang.Engine, [{path!r}, {str(PROBE_PATH)!r}]\n"

@@ -70,6 +70,13 @@ def test_what_contradicts_the_record(folder: Path, changes: dict[str, object], s
     assert (says or "") in "".join(problems)
 
 
+def test_a_server_that_was_dense_all_along_is_told_of(folder: Path) -> None:
+    report = read_report(folder)
+    assert served(report).notes == served(report, sparse_steps=1, crossover_steps=14).notes == []
+    (note,) = served(report, sparse_steps=0, crossover_steps=15).notes
+    assert "no sparse step was served: dense is faster" in note
+
+
 @pytest.mark.parametrize(
     "fields",
     [

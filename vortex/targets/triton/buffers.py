@@ -23,8 +23,8 @@ MOST_SLOTS = 128
 WARP_NUMBERS = 2**11
 """Numbers that a warp holds of the widest tile, at most, before there are more than 4 of them."""
 SUMMARY_WARPS, SUMMARY_NUMBERS = 2, 2**12
-"""Of the kernel that only summarises blocks: warps, at least; numbers that a warp holds, at most, if there
-may be more."""
+"""Of the kernel that only summarises blocks: warps, at least; numbers that a warp holds, about, if there are
+more."""
 MOST_PROGRAMS, MOST_WARPS, PARTITIONS, REGISTERS = 24, 32, 4, 2**14
 """Of one multiprocessor: programs and warps that are started on it; its partitions, and registers of each."""
 FITTING = 80
