@@ -51,7 +51,8 @@ FILES: dict[str, Callable[[], str]] = {
 IN_SAMPLE = ("plan", "lists")
 """Templates take half a minute each."""
 SPILLED = {"topk of a Union, float32": 64, "attention, latent, warpgroups, 128 heads": 8}
-"""Bytes a thread, at most. The widest form of topk has 1,024 threads, which leaves 64 registers to each."""
+"""Bytes a thread, at most. The widest form of topk has 1,024 threads, which leaves 64 registers to each; the
+kernel of latents has 512, and 128 for each."""
 
 
 @needs_nvcc
